@@ -1,0 +1,41 @@
+# `make test` installs what the tests need and runs all of them; the rest is for the day's work.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Shows this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: test
+test: peers ## Installs what the tests need, runs every test and counts them
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	status=0; cargo test --profile ci --locked --no-fail-fast 2>&1 | tee "$$log" || status=$$?; \
+	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored; exit ignored > 0 || passed == 0 }' "$$log"; \
+	exit $$status
+
+.PHONY: peers
+peers: ## Installs the tests' peers (Node.js, Chromium, npm packages) where they are missing
+	@tests/peers/install
+
+.PHONY: fmt
+fmt: ## Formats the code
+	cargo fmt
+
+.PHONY: lint
+lint: ## Denies what rustfmt and clippy find
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+.PHONY: doc
+doc: ## Builds the documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+.PHONY: bench
+bench: ## Runs the benches
+	cargo bench --locked
+
+.PHONY: ci
+ci: ## Does what CI does
+	.ci/run

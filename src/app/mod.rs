@@ -1,0 +1,329 @@
+//! The composition root: load, bind, spawn, drain. Tests start the product through here as the command does.
+
+mod readiness;
+
+mod reload;
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::admin::{Admin, AdminSettings};
+use crate::audit::{Audit, Destination, FileSettings, WhenFull, Writer, WriterSettings};
+use crate::clock::Clock;
+use crate::config::checked::{self, AuditDestination, Checked};
+use crate::config::compile::{admin_listener, limits, listeners};
+use crate::config::watch::{ConfigWatcher, ReloadTrigger, WatchSettings};
+use crate::config::{self, Faults, Runtime, StartError};
+use crate::edge;
+use crate::proxy::{Proxy, ProxyParts};
+use crate::server::{BoundServer, DrainReport, ListenAddress, Server, ServerError};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+
+use reload::{Reloader, Status};
+
+/// How long the last audit records may take to reach their destination.
+const LAST_RECORDS: Duration = Duration::from_secs(10);
+/// How often signing keys are looked at.
+const KEY_UPKEEP: Duration = Duration::from_secs(60);
+
+/// What the product is started with.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Time.
+    pub clock: Clock,
+    /// Where audit records go instead of where the configuration says.
+    pub audit: Option<Destination>,
+}
+
+/// Why the product did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration.
+    #[error("the configuration has faults:\n{0}")]
+    Configuration(Faults),
+    /// Its state.
+    #[error(transparent)]
+    State(#[from] StartError),
+    /// A certificate or key file.
+    #[error("{0}")]
+    Listener(String),
+    /// The sockets.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The audit destination.
+    #[error("audit records cannot be written")]
+    Audit(#[source] io::Error),
+    /// A task of the start itself.
+    #[error("the start was cut short")]
+    Cut(#[from] tokio::task::JoinError),
+}
+
+/// A running product.
+#[derive(Debug)]
+pub struct Running {
+    addresses: BTreeMap<String, ListenAddress>,
+    admin: Option<ListenAddress>,
+    shutdown: Shutdown,
+    admin_shutdown: Shutdown,
+    serving: JoinHandle<DrainReport>,
+    admin_serving: Option<JoinHandle<DrainReport>>,
+    background: JoinSet<()>,
+    trigger: ReloadTrigger,
+    proxy: Arc<Proxy>,
+    runtime: Arc<Runtime>,
+    writer: Writer,
+}
+
+/// Starts the product and returns once every listener accepts.
+///
+/// # Errors
+/// [`AppError`]; nothing is left behind.
+pub async fn start(options: Options) -> Result<Running, AppError> {
+    let Options { config: path, clock, audit: destination } = options;
+    let watcher = ConfigWatcher::start(path.clone(), WatchSettings::default());
+    let load_path = path.clone();
+    let checked = tokio::task::spawn_blocking(move || config::load(&load_path)).await?;
+    let checked = checked.map_err(AppError::Configuration)?;
+    // Before anything reads them for good: what changes from here on is seen.
+    watcher.follow(checked.referenced.clone());
+
+    let metrics = Arc::new(Metrics::new());
+    let (writer, audit) = start_audit(&checked, destination).map_err(AppError::Audit)?;
+    let runtime = open_state(&checked, &clock, &metrics, &audit).await?;
+    let (snapshot, checked) = compile(&path, &runtime).await?.map_err(AppError::Configuration)?;
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+
+    let (shutdown, admin_shutdown) = (Shutdown::new(), Shutdown::new());
+    let proxy = Arc::new(Proxy::new(ProxyParts {
+        snapshot: snapshot.clone(),
+        audit: audit.clone(),
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+        shutdown: shutdown.clone(),
+        concurrent_requests: checked.limits.concurrent_requests,
+    }));
+    let settings = listeners(&checked).map_err(AppError::Listener)?;
+    let server = Server::bind(settings, limits(&checked.limits), edge::handler(proxy.clone()), shutdown.clone())?;
+    let status = Arc::new(Status::default());
+    let readiness = readiness::readiness(runtime.clone(), audit.clone(), status.clone(), shutdown.clone());
+    let refresh = readiness::refresh(runtime.clone(), audit.clone(), server.stats());
+    let (admin, admin_server) = bind_admin(&checked, &metrics, readiness, refresh, &admin_shutdown)?.unzip();
+
+    let trigger = watcher.trigger();
+    watcher.follow(checked.referenced.clone());
+    let mut background = JoinSet::new();
+    let reloader = Reloader {
+        path,
+        runtime: runtime.clone(),
+        snapshot,
+        tls: server.tls(),
+        admin,
+        admin_tls: admin_server.as_ref().and_then(|server| server.tls().remove("admin")),
+        audit: audit.clone(),
+        status,
+        started_with: reload::Fixed::of(&checked),
+    };
+    reloader.announce(&checked);
+    background.spawn(reloader.run(watcher));
+    background.spawn(rotate_keys(runtime.clone(), audit.clone()));
+    if let Some(state) = runtime.login_state() {
+        background.spawn(state.clone().run());
+    }
+
+    let addresses = server.addresses();
+    let admin = admin_server.as_ref().and_then(|server| server.addresses().remove("admin"));
+    Ok(Running {
+        addresses,
+        admin,
+        shutdown,
+        admin_shutdown,
+        serving: tokio::spawn(server.run()),
+        admin_serving: admin_server.map(|server| tokio::spawn(server.run())),
+        background,
+        trigger,
+        proxy,
+        runtime,
+        writer,
+    })
+}
+
+async fn open_state(
+    checked: &Checked,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    audit: &Audit,
+) -> Result<Arc<Runtime>, AppError> {
+    let (checked, clock, metrics, audit) = (checked.clone(), clock.clone(), metrics.clone(), audit.clone());
+    let opened = tokio::task::spawn_blocking(move || Runtime::open(&checked, clock, metrics, &audit)).await?;
+    Ok(Arc::new(opened?))
+}
+
+/// Compiles off the async threads: reading files and making RSA keys block.
+async fn compile(
+    path: &Path,
+    runtime: &Arc<Runtime>,
+) -> Result<Result<(crate::proxy::Snapshot, Checked), Faults>, AppError> {
+    let (path, runtime) = (path.to_owned(), runtime.clone());
+    let context = tokio::runtime::Handle::current();
+    let compiled = tokio::task::spawn_blocking(move || {
+        // Key sets and pools spawn their upkeep while they are made.
+        let _inside = context.enter();
+        config::compile(&path, &runtime)
+    });
+    Ok(compiled.await?)
+}
+
+fn start_audit(checked: &Checked, destination: Option<Destination>) -> io::Result<(Writer, Audit)> {
+    let configured = || match &checked.audit.destination {
+        AuditDestination::Stdout => Destination::Stdout,
+        AuditDestination::File { path, rotate_bytes, keep } => Destination::File(FileSettings {
+            path: path.clone(),
+            rotate_bytes: *rotate_bytes,
+            keep: u32::try_from(*keep).unwrap_or(u32::MAX),
+        }),
+    };
+    let when_full = if checked.audit.refuse_when_full { WhenFull::Refuse } else { WhenFull::Count };
+    let destination = destination.unwrap_or_else(configured);
+    Writer::start(WriterSettings { destination, queue: checked.audit.queue, when_full })
+}
+
+fn bind_admin(
+    checked: &Checked,
+    metrics: &Arc<Metrics>,
+    readiness: crate::admin::Readiness,
+    refresh: crate::admin::Refresh,
+    shutdown: &Shutdown,
+) -> Result<Option<(Arc<Admin>, BoundServer)>, AppError> {
+    let Some(configured) = &checked.admin else { return Ok(None) };
+    let settings = admin_listener(configured).map_err(AppError::Listener)?;
+    let admin = Arc::new(Admin::new(admin_settings(configured), metrics.clone(), readiness, refresh));
+    let answering = admin.clone();
+    let handler: crate::server::Handler = Arc::new(move |request, peer| {
+        let answer = answering.handle(&request, &peer);
+        std::future::ready(answer).boxed()
+    });
+    let server = Server::bind(vec![settings], limits(&checked.limits), handler, shutdown.clone())?;
+    Ok(Some((admin, server)))
+}
+
+fn admin_settings(configured: &checked::Admin) -> AdminSettings {
+    let certificates = configured.tls.as_ref().is_some_and(|tls| tls.client_certificates.is_some());
+    let token = configured.token.as_ref().map(|token| token.value.clone());
+    AdminSettings { certificate_suffices: certificates && token.is_none(), token }
+}
+
+/// Replaces signing keys when they are due.
+async fn rotate_keys(runtime: Arc<Runtime>, audit: Audit) {
+    let Some(keys) = runtime.signing_keys().cloned() else { return };
+    let mut round = tokio::time::interval(KEY_UPKEEP);
+    loop {
+        round.tick().await;
+        let (keys, now) = (keys.clone(), runtime.clock().now());
+        match tokio::task::spawn_blocking(move || keys.rotate_if_due(now)).await {
+            Ok(Ok(rotations)) => {
+                for rotation in rotations {
+                    tracing::info!(?rotation, "a signing key changed");
+                    let fields = vec![
+                        ("kid", rotation.kid.as_ref().into()),
+                        ("change", format!("{:?}", rotation.change).to_lowercase().into()),
+                    ];
+                    let name = "credential.key_rotated";
+                    let event = crate::audit::OtherEvent { at: now, name, request_id: None, principal: None, fields };
+                    // A full queue counts the loss itself.
+                    let _counted = audit.emit(event);
+                }
+            }
+            Ok(Err(error)) => tracing::error!(%error, "signing keys could not be looked after"),
+            Err(error) => tracing::error!(%error, "looking after signing keys failed"),
+        }
+    }
+}
+
+impl Running {
+    /// Address of each listener, by name; with port 0, the port that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> &BTreeMap<String, ListenAddress> {
+        &self.addresses
+    }
+
+    /// Address of the admin listener.
+    #[must_use]
+    pub fn admin(&self) -> Option<&ListenAddress> {
+        self.admin.as_ref()
+    }
+
+    /// Reads the configuration again, as SIGHUP does. Returns at once.
+    pub fn reload(&self) {
+        self.trigger.reload();
+    }
+
+    /// Writes the addresses as JSON, atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_ready_file(&self, path: &Path) -> io::Result<()> {
+        let listeners: BTreeMap<&str, String> =
+            self.addresses.iter().map(|(name, address)| (name.as_str(), address.to_string())).collect();
+        let admin = self.admin.as_ref().map(ToString::to_string);
+        let document = serde_json::json!({ "pid": std::process::id(), "listeners": listeners, "admin": admin });
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(".new");
+        std::fs::write(&draft, document.to_string())?;
+        std::fs::rename(&draft, path)
+    }
+
+    /// Drains: accepts nothing new, lets requests finish until the deadline, writes the last records. `true` when
+    /// nothing was cut and nothing was lost.
+    pub async fn drain(self) -> bool {
+        let Self { shutdown, admin_shutdown, serving, admin_serving, mut background, proxy, runtime, writer, .. } =
+            self;
+        tracing::info!("draining");
+        shutdown.drain();
+        let report = serving.await;
+        proxy.tunnels().close();
+        let tunnels_ended = tokio::time::timeout(Duration::from_secs(5), proxy.tunnels().wait()).await.is_ok();
+        background.shutdown().await;
+        if let Some(state) = runtime.login_state() {
+            let _best_effort = tokio::time::timeout(Duration::from_secs(5), state.drain()).await;
+        }
+        drop(proxy);
+        let written = writer.finish(LAST_RECORDS).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, "audit records were lost at the end");
+        }
+        admin_shutdown.cut();
+        if let Some(admin) = admin_serving {
+            let _ended = admin.await;
+        }
+        let cut = report.map_or(usize::MAX, |report| report.cut);
+        tracing::info!(cut, "drained");
+        cut == 0 && tunnels_ended && written.is_ok()
+    }
+
+    /// Resolves when the server ended on its own, which it never should.
+    pub async fn failed(&mut self) {
+        let _report = (&mut self.serving).await;
+    }
+}
+
+/// Logs to standard error: for people, or JSON lines.
+pub fn log_to_stderr(json: bool) {
+    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::fmt;
+
+    let filter = EnvFilter::try_from_env("DOORWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = io::stderr().is_terminal();
+    let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).with_target(false);
+    // A second call in one process (tests) keeps the first.
+    let _already_set = if json { lines.json().try_init() } else { lines.try_init() };
+}

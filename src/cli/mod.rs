@@ -1,0 +1,130 @@
+//! The command line: one file a verb. Printing lives here and only here.
+//!
+//! Exit codes: 0 ok, 1 no (a check failed, a request would be denied), 2 usage or configuration, 3 environment.
+#![expect(clippy::print_stderr, reason = "the command line is where printing lives")]
+
+mod check;
+
+mod demo;
+
+mod explain;
+
+mod explanation;
+
+mod run;
+
+mod schema;
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Faults;
+
+/// Columns of a printed fault.
+const WIDTH: usize = 120;
+
+const OK: u8 = 0;
+const NO: u8 = 1;
+const CONFIGURATION: u8 = 2;
+const ENVIRONMENT: u8 = 3;
+
+const GUIDE: &str = "Begin with `doorward demo`: it needs nothing and shows everything.
+`doorward help explain` and the like show examples of each verb.
+
+A day with it:
+  doorward schema > doorward.schema.json       completion and checks in the editor
+  doorward check --config doorward.yaml        what is wrong, and where
+  doorward explain --config doorward.yaml URL  who may, and which rule says so
+  doorward run --config doorward.yaml          serve; SIGHUP reloads, SIGTERM drains
+
+Exit codes: 0 ok, 1 no, 2 usage or configuration, 3 environment.";
+
+/// Identity-aware reverse proxy: who calls, what they may do, a short-lived credential for the API behind, and an
+/// audit record of every request.
+#[derive(Parser)]
+#[command(name = "doorward", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = GUIDE)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve: read the configuration and stand in front of the APIs
+    Run(run::Run),
+    /// Read the configuration and say everything that is wrong with it
+    Check(check::Check),
+    /// Say which roles a caller holds, which rule decides a request, and why
+    Explain(explain::Explain),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema(schema::Schema),
+    /// Try it: an embedded issuer, a sample API and the proxy, on loopback
+    Demo(demo::Demo),
+}
+
+/// Where the configuration is.
+#[derive(clap::Args)]
+struct ConfigArguments {
+    /// The configuration file; its policies stand in the directory that it names
+    #[arg(short, long, default_value = "doorward.yaml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let code = match Arguments::parse().verb {
+        Verb::Run(verb) => verb.run(),
+        Verb::Check(verb) => verb.run(),
+        Verb::Explain(verb) => verb.run(),
+        Verb::Schema(verb) => verb.run(),
+        Verb::Demo(verb) => verb.run(),
+    };
+    ExitCode::from(code)
+}
+
+/// Shows every fault, as a person or a program reads it.
+fn show_faults(faults: &Faults, json: bool) {
+    if json {
+        let mut document = faults.to_json();
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("ok".to_owned(), false.into());
+        }
+        print(&format!("{document}\n"));
+    } else {
+        let colour = std::io::stderr().is_terminal();
+        anstream::eprint!("{}", faults.render(colour, WIDTH));
+    }
+}
+
+/// Writes to standard output. A reader that went away, as `head` does, is no fault.
+fn print(text: &str) {
+    use std::io::Write as _;
+
+    let _reader_gone = anstream::stdout().lock().write_all(text.as_bytes());
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _infallible = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The runtime that serves: one worker a core unless told otherwise.
+fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        builder.worker_threads(workers.max(1));
+    }
+    builder.enable_all().thread_name("doorward").build()
+}

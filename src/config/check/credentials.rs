@@ -1,0 +1,71 @@
+//! Credentials: what upstreams are shown about a caller.
+
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+
+use super::desk::Scope;
+use super::text;
+use crate::config::checked::{Credential, CredentialKind};
+use crate::config::placed::Placed;
+use crate::config::raw;
+
+const FIVE_MINUTES: Duration = Duration::from_secs(300);
+
+pub(super) fn credentials(scope: &Scope<'_>, config: &raw::Config) -> Vec<Credential> {
+    let one = |(name, raw): &(Placed<String>, raw::Credential)| {
+        Some(Credential { name: name.value.clone(), kind: kind(scope, name, raw)? })
+    };
+    config.credentials.iter().filter_map(one).collect()
+}
+
+fn kind(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Credential) -> Option<CredentialKind> {
+    let kinds = [raw.signed_assertion.is_some(), raw.fixed.is_some(), raw.none.is_some()];
+    if kinds.iter().filter(|given| **given).count() != 1 {
+        let message = format!("credential `{}` is not of exactly one kind", name.value);
+        let help = "name exactly one of `signed_assertion`, `fixed` and `none`";
+        scope.refuse("credential_kind", name.place, message, help);
+        return None;
+    }
+    if let Some(raw) = &raw.signed_assertion {
+        return signed_assertion(scope, raw);
+    }
+    if let Some(raw) = &raw.fixed {
+        return fixed(scope, name, raw);
+    }
+    raw.none.as_ref().map(|raw| CredentialKind::None { reason: scope.reason(raw).to_string() })
+}
+
+fn signed_assertion(scope: &Scope<'_>, raw: &raw::SignedAssertion) -> Option<CredentialKind> {
+    let algorithm = raw.algorithm.as_ref();
+    if let Some(text) = algorithm.filter(|text| !matches!(text.as_str(), "ES256" | "RS256")) {
+        let message = format!("assertions are not signed with `{}`", text.value);
+        scope.refuse("algorithm", text.place, message, "write `ES256` or `RS256`");
+    }
+    let lifetime = scope.duration_up_to(raw.lifetime.as_ref(), FIVE_MINUTES, (FIVE_MINUTES, "5m"));
+    if let Some(text) = &raw.lifetime
+        && lifetime < Duration::from_secs(10)
+    {
+        let message = format!("`{}` is too short for an assertion to arrive", text.value.0);
+        scope.refuse("too_short", text.place, message, "at least `10s` is needed here");
+    }
+    Some(CredentialKind::SignedAssertion {
+        algorithm: algorithm.map_or("ES256", |text| text.as_str()).to_owned(),
+        lifetime,
+        header: raw.header.as_ref().map_or(Some(AUTHORIZATION), |header| text::header(scope, header))?,
+    })
+}
+
+fn fixed(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Fixed) -> Option<CredentialKind> {
+    let header = scope.required(raw.header.as_ref(), name, "fixed.header");
+    let header = header.and_then(|header| text::header(scope, header));
+    let secret = scope.required(raw.secret.as_ref(), name, "fixed.secret");
+    let secret = secret.and_then(|reference| scope.secret_line(reference));
+    if let Some(prefix) = raw.prefix.as_ref().filter(|prefix| !prefix.bytes().all(|byte| (b' '..0x7f).contains(&byte)))
+    {
+        let help = "use printable ASCII, such as `\"Bearer \"`";
+        scope.refuse("prefix", prefix.place, "the prefix cannot stand in a header", help);
+    }
+    let prefix = raw.prefix.as_ref().map(|prefix| prefix.value.clone()).unwrap_or_default();
+    Some(CredentialKind::Fixed { header: header?, secret: secret?, prefix })
+}

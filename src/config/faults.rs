@@ -1,0 +1,374 @@
+//! What is wrong with a configuration: every fault of every file, each with its place and its mend.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use serde_json::{Value, json};
+
+use super::placed::Place;
+
+/// A file as it was read: what faults point into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Path, as the operator would write it.
+    pub path: PathBuf,
+    /// Its whole text.
+    pub text: Arc<str>,
+}
+
+impl SourceFile {
+    /// A file with its text.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, text: impl Into<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self { path: path.into(), text: text.into() })
+    }
+
+    /// The place of a byte range, for parsers that count in bytes. Past the end is the end.
+    #[must_use]
+    pub fn place(&self, offset: usize, length: usize) -> Place {
+        let offset = (0..=offset.min(self.text.len())).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0);
+        let before = self.text.get(..offset).unwrap_or_default();
+        let line_begins = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(line_begins..).unwrap_or_default().chars().count() + 1;
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Place { line: narrow(before.matches('\n').count() + 1), column: narrow(column), offset, length }
+    }
+
+    /// The place again, with a byte range where a parser gave line and column only, and never past its line.
+    fn pointed(&self, mut place: Place) -> Place {
+        if place.line == 0 {
+            return place;
+        }
+        let mut line_begins = 0;
+        for line in self.text.split_inclusive('\n').take(place.line.saturating_sub(1) as usize) {
+            line_begins += line.len();
+        }
+        let line = self.text.get(line_begins..).unwrap_or_default().lines().next().unwrap_or_default();
+        let column = place.column.saturating_sub(1) as usize;
+        place.offset = line_begins + line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+        place.length = place.length.min((line_begins + line.len()).saturating_sub(place.offset)).max(1);
+        place.length = place.length.min(self.text.len().saturating_sub(place.offset));
+        place
+    }
+}
+
+/// Another place that a fault speaks of.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// The file.
+    pub file: Arc<SourceFile>,
+    /// Where in it.
+    pub place: Place,
+    /// What stands there.
+    pub label: String,
+}
+
+/// One thing that is wrong, with its place and its mend. Never holds a secret.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Stable code, such as `unknown_upstream`.
+    pub code: &'static str,
+    /// What is wrong: lower case, no full stop.
+    pub message: String,
+    /// The file.
+    pub file: Arc<SourceFile>,
+    /// Where in it; the default place means the whole file.
+    pub place: Place,
+    /// What the pointer says.
+    pub label: Option<String>,
+    /// How to mend it.
+    pub help: Option<String>,
+    /// The other places that it speaks of, such as a name's first declaration.
+    pub elsewhere: Vec<Elsewhere>,
+    named: NamedSource<Arc<str>>,
+}
+
+impl Fault {
+    /// A fault at a place; `Place::default()` means the whole file.
+    #[must_use]
+    pub fn new(code: &'static str, file: &Arc<SourceFile>, place: Place, message: impl Into<String>) -> Self {
+        let named = NamedSource::new(file.path.display().to_string(), file.text.clone());
+        let (message, place) = (message.into(), file.pointed(place));
+        Self { code, message, file: file.clone(), place, label: None, help: None, elsewhere: Vec::new(), named }
+    }
+
+    /// Says how to mend it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Offers the known name that is nearest to `name`, else lists what is known.
+    #[must_use]
+    pub fn nearest<'a>(self, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        match nearest(name, &known) {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None if known.is_empty() => self.help("none is declared"),
+            None => {
+                let quoted: Vec<String> = known.iter().take(12).map(|name| format!("`{name}`")).collect();
+                let more = if known.len() > quoted.len() { " and others" } else { "" };
+                self.help(format!("known are {}{more}", quoted.join(", ")))
+            }
+        }
+    }
+
+    /// Says what the pointer points at.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Names another place that it speaks of.
+    #[must_use]
+    pub fn also(mut self, file: &Arc<SourceFile>, place: Place, label: impl Into<String>) -> Self {
+        let place = file.pointed(place);
+        self.elsewhere.push(Elsewhere { file: file.clone(), place, label: label.into() });
+        self
+    }
+
+    /// Its place as `file:line:column`.
+    #[must_use]
+    pub fn at(&self) -> String {
+        at(&self.file.path, self.place)
+    }
+
+    /// File, line, column, code, message, help and other places.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let elsewhere = self.elsewhere.iter().map(|other| {
+            json!({
+                "file": other.file.path.display().to_string(),
+                "line": other.place.line,
+                "column": other.place.column,
+                "label": other.label,
+            })
+        });
+        json!({
+            "code": self.code,
+            "message": self.message,
+            "file": self.file.path.display().to_string(),
+            "line": self.place.line,
+            "column": self.place.column,
+            "label": self.label,
+            "help": self.help,
+            "elsewhere": elsewhere.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// `file:line:column`, or the file alone when it is meant as a whole.
+pub(super) fn at(path: &Path, place: Place) -> String {
+    match place.line {
+        0 => path.display().to_string(),
+        line => format!("{}:{line}:{}", path.display(), place.column),
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Diagnostic for Fault {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.code))
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        // A place in another file cannot be drawn beside this one's text, so the help names it.
+        let said = |other: &Elsewhere| {
+            self.help.as_ref().is_some_and(|help| help.contains(&at(&other.file.path, other.place)))
+        };
+        let away = self.elsewhere.iter().filter(|other| other.file.path != self.file.path && !said(other));
+        let away: Vec<String> =
+            away.map(|other| format!("{}: {}", other.label, at(&other.file.path, other.place))).collect();
+        let lines: Vec<String> = away.into_iter().chain(self.help.clone()).collect();
+        if lines.is_empty() { None } else { Some(Box::new(lines.join("\n"))) }
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        (self.place.line > 0).then_some(&self.named as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        if self.place.line == 0 {
+            return None;
+        }
+        let here = LabeledSpan::new_primary_with_span(self.label.clone(), (self.place.offset, self.place.length));
+        let near = self.elsewhere.iter().filter(|other| other.file.path == self.file.path);
+        let near = near
+            .map(|other| LabeledSpan::new(Some(other.label.clone()), other.place.offset, other.place.length.max(1)));
+        Some(Box::new(std::iter::once(here).chain(near)))
+    }
+}
+
+/// Every fault that was found, in the order of files and lines.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    faults: Vec<Fault>,
+    referenced: Vec<PathBuf>,
+}
+
+impl Faults {
+    /// Adds one.
+    pub fn push(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    /// Adds many.
+    pub fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.extend(faults);
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The faults.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Names the files that the faulty configuration refers to.
+    #[must_use]
+    pub fn referring_to(mut self, referenced: Vec<PathBuf>) -> Self {
+        self.referenced = referenced;
+        self
+    }
+
+    /// Files that the faulty configuration refers to, as far as they are known: one of them may hold the fault.
+    #[must_use]
+    pub fn referenced(&self) -> &[PathBuf] {
+        &self.referenced
+    }
+
+    /// `Ok(value)` when nothing is wrong.
+    ///
+    /// # Errors
+    /// The faults, ordered by file and place.
+    pub fn or<T>(mut self, value: T) -> Result<T, Self> {
+        if self.faults.is_empty() {
+            return Ok(value);
+        }
+        self.faults.sort_by(|one, other| (&one.file.path, one.place).cmp(&(&other.file.path, other.place)));
+        Err(self)
+    }
+
+    /// For people: each fault with a pointer at the text. Colour is the caller's decision.
+    #[must_use]
+    pub fn render(&self, colour: bool, width: usize) -> String {
+        let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false);
+        let mut text = String::new();
+        for fault in &self.faults {
+            if fault.place.line == 0 {
+                text.push_str(&format!("{}\n", fault.file.path.display()));
+            }
+            if handler.render_report(&mut text, fault).is_err() {
+                text.push_str(&format!("{}: {}", fault.at(), fault.message));
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// For programs: `{ "faults": [ … ] }`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({ "faults": self.faults.iter().map(Fault::to_json).collect::<Vec<_>>() })
+    }
+}
+
+impl FromIterator<Fault> for Faults {
+    fn from_iter<I: IntoIterator<Item = Fault>>(faults: I) -> Self {
+        Self { faults: faults.into_iter().collect(), referenced: Vec::new() }
+    }
+}
+
+/// One line a fault, for logs.
+impl fmt::Display for Faults {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            let line_break = if index == 0 { "" } else { "\n" };
+            write!(formatter, "{line_break}{}: {}", fault.at(), fault.message)?;
+            if let Some(help) = &fault.help {
+                write!(formatter, " ({help})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// The known name that a misspelt one most likely means.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let folded = name.to_lowercase().replace('-', "_");
+    let distance = |other: &str| strsim::damerau_levenshtein(&folded, &other.to_lowercase().replace('-', "_"));
+    let (distance, near) = known.iter().map(|other| (distance(other), *other)).min_by_key(|(distance, _)| *distance)?;
+    (distance <= (name.chars().count() / 3).max(1)).then_some(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault() -> Fault {
+        let file = SourceFile::new("policies/é.yaml", "a: é\nb: wrong\n");
+        let place = file.place(9, 5);
+        let fault = Fault::new("unknown_b", &file, place, "`b` is wrong").label("this one").nearest("wrong", ["wrang"]);
+        let other = SourceFile::new("doorward.yaml", "b: right\n");
+        fault.also(&other, other.place(3, 5), "the right one")
+    }
+
+    #[test]
+    fn a_fault_shows_file_line_column_pointer_and_mend() {
+        let mut faults = Faults::default();
+        faults.push(fault());
+        let text = faults.render(false, 100);
+        assert!(text.contains("policies/é.yaml:2:4"), "{text}");
+        assert!(text.contains("b: wrong") && text.contains("this one"), "{text}");
+        assert!(text.contains("did you mean `wrang`?") && text.contains("doorward.yaml:1:4"), "{text}");
+        assert!(!text.contains('\u{1b}'), "no colour was asked for: {text:?}");
+        assert!(faults.render(true, 100).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_fault_as_json_has_every_part() {
+        let json = fault().to_json();
+        assert_eq!((&json["line"], &json["column"], &json["code"]), (&json!(2), &json!(4), &json!("unknown_b")));
+        assert_eq!((&json["file"], &json["elsewhere"][0]["line"]), (&json!("policies/é.yaml"), &json!(1)));
+    }
+
+    #[test]
+    fn only_a_near_name_is_offered() {
+        assert_eq!(nearest("upstrem", &["path", "upstream"]), Some("upstream"));
+        assert_eq!(nearest("trusted-proxies", &["trusted_proxies"]), Some("trusted_proxies"));
+        assert_eq!(nearest("zebra", &["path", "upstream"]), None);
+    }
+
+    #[test]
+    fn a_place_past_the_end_is_the_end() {
+        let file = SourceFile::new("f", "a\n");
+        assert_eq!((file.place(99, 4).line, file.place(99, 4).column), (2, 1));
+        let fault = Fault::new("x", &file, Place { line: 7, column: 9, offset: 99, length: 9 }, "x");
+        assert!(fault.place.offset + fault.place.length <= 2);
+    }
+}

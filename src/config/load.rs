@@ -1,0 +1,200 @@
+//! Reads the files of a configuration: `doorward.yaml`, and `*.yaml` and `*.cedar` directly in its policies directory.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+
+use super::check::{self, Input};
+use super::checked::{Checked, PolicySource};
+use super::faults::{Fault, Faults, SourceFile};
+use super::form::{self, Salvage};
+use super::placed::Place;
+use super::raw;
+use super::secrets::Environment;
+
+/// Largest file of a configuration, and largest secret, certificate or key set that it refers to.
+pub const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
+
+/// Most files of a policies directory.
+pub const FILE_LIMIT: usize = 1000;
+
+const DEFAULT_POLICIES: &str = "policies";
+
+/// Reads and checks the configuration whose main file is `path`, with the process's environment.
+///
+/// # Errors
+/// Every fault that it holds.
+pub fn load(path: &Path) -> Result<Checked, Faults> {
+    load_with(path, &Environment::process())
+}
+
+/// Reads and checks the configuration whose main file is `path`.
+///
+/// # Errors
+/// Every fault that it holds.
+pub fn load_with(path: &Path, environment: &Environment<'_>) -> Result<Checked, Faults> {
+    let mut faults = Faults::default();
+    let main = source(path, &mut faults);
+    let config = main.as_ref().map_or_else(|| Err(Salvage::default()), |file| form::read(file, &mut faults));
+    // Without a readable main file the usual directory is looked at, so that its faults show too.
+    let named = config.as_ref().ok().and_then(|config: &raw::Config| config.policies.as_ref());
+    let directory = directory_of(path).join(named.map_or(DEFAULT_POLICIES, |named| named.value.as_str()));
+    let at = (main.as_ref(), named.map(|named| named.place).unwrap_or_default());
+    let files = listed(&directory, at, path, &mut faults);
+    let sources: Vec<Arc<SourceFile>> = files.iter().filter_map(|file| source(file, &mut faults)).collect();
+    let hash = hash(main.iter().chain(&sources), path, &directory);
+
+    let mut policies = Vec::new();
+    let mut cedar = Vec::new();
+    let mut broken = Vec::new();
+    if sources.len() < files.len() {
+        broken.push((SourceFile::new(&directory, ""), Salvage::default()));
+    }
+    for file in sources {
+        if file.path.extension().is_some_and(|extension| extension == "cedar") {
+            let name = file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            cedar.push(PolicySource { file, guardrail: name.starts_with("guardrails") });
+            continue;
+        }
+        match form::read::<raw::Policies>(&file, &mut faults) {
+            Ok(rules) => policies.push((file, rules)),
+            Err(salvage) => broken.push((file, salvage)),
+        }
+    }
+    let main = main.unwrap_or_else(|| SourceFile::new(path, ""));
+    check::check(&Input { main, config, policies, broken, cedar, hash, environment }, faults)
+}
+
+/// The directory that a configuration is read from, and its policies directory as far as it can be known.
+/// For watching: a file that cannot be read yet is watched by the usual names.
+#[must_use]
+pub fn directories(path: &Path) -> [PathBuf; 2] {
+    let mut ignored = Faults::default();
+    let config: Option<raw::Config> = source(path, &mut ignored).and_then(|file| form::read(&file, &mut ignored).ok());
+    let named = config.and_then(|config| config.policies).map(|named| named.value);
+    let policies = directory_of(path).join(named.as_deref().unwrap_or(DEFAULT_POLICIES));
+    [directory_of(path), policies]
+}
+
+/// The files that a policies directory holds for a configuration, sorted. Unreadable means none.
+pub(super) fn policy_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        // `..data` and its like are how Kubernetes swaps a whole directory; the links beside them are read.
+        if !name.starts_with('.') && !path.is_dir() && !name.ends_with('~') {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads a file of at most [`FILE_LIMIT_BYTES`].
+pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_LIMIT_BYTES) {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => PathBuf::from("."),
+    }
+}
+
+fn source(path: &Path, faults: &mut Faults) -> Option<Arc<SourceFile>> {
+    let nothing = || SourceFile::new(path, "");
+    let bytes = match read_bounded(path) {
+        Ok(bytes) => bytes,
+        Err(cause) => {
+            let message = format!("the file cannot be read: {cause}");
+            faults.push(Fault::new("unreadable", &nothing(), Place::default(), message));
+            return None;
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(SourceFile::new(path, text)),
+        Err(error) => {
+            let file = SourceFile::new(path, String::from_utf8_lossy(error.as_bytes()).into_owned());
+            let place = file.place(error.utf8_error().valid_up_to(), 1);
+            faults.push(Fault::new("not_utf8", &file, place, "the file is not UTF-8"));
+            None
+        }
+    }
+}
+
+/// The policy files to read; everything that would silently not be read is a fault.
+fn listed(
+    directory: &Path,
+    (main, place): (Option<&Arc<SourceFile>>, Place),
+    path: &Path,
+    faults: &mut Faults,
+) -> Vec<PathBuf> {
+    let whole = |path: &Path| SourceFile::new(path, "");
+    let all = match policy_files(directory) {
+        Ok(all) => all,
+        Err(cause) => {
+            let message = format!("policies directory `{}` cannot be read: {cause}", directory.display());
+            let file = main.cloned().unwrap_or_else(|| whole(path));
+            faults.push(Fault::new("policies_unreadable", &file, place, message));
+            return Vec::new();
+        }
+    };
+    let mut files = Vec::new();
+    for file in all {
+        let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("yaml" | "cedar") if same_file(&file, path) => {
+                let fault = Fault::new("policies_mixed", &whole(&file), Place::default(), "it is no policy file");
+                faults.push(fault.help("keep policies in a directory of their own"));
+            }
+            Some("yaml" | "cedar") => files.push(file),
+            Some("yml") => {
+                let message = "the file is not read: its name ends in `.yml`";
+                let fault = Fault::new("file_name", &whole(&file), Place::default(), message);
+                faults.push(fault.help("rename it to end in `.yaml`"));
+            }
+            _ => {}
+        }
+    }
+    if files.len() > FILE_LIMIT {
+        let message = format!("the directory holds {} policy files; at most {FILE_LIMIT} are read", files.len());
+        faults.push(Fault::new("too_many_files", &whole(directory), Place::default(), message));
+        files.truncate(FILE_LIMIT);
+    }
+    files
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Names relative to the configuration, so that the same files have the same hash wherever they lie.
+fn hash<'a>(files: impl Iterator<Item = &'a Arc<SourceFile>>, main: &Path, directory: &Path) -> Arc<str> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        let name = file.path.strip_prefix(directory).map_or_else(
+            |_| main.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            |below| format!("policies/{}", below.display()),
+        );
+        for part in [name.as_bytes(), file.text.as_bytes()] {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        }
+    }
+    let hex: String = context.finish().as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    hex.into()
+}

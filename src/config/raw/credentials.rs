@@ -1,0 +1,56 @@
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Reasoned;
+use crate::config::placed::Placed;
+use crate::config::units::DurationText;
+
+/// What an upstream is shown about a caller: exactly one kind.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1), extend("maxProperties" = 1))]
+pub struct Credential {
+    /// A short-lived JWT about the principal, signed by Doorward.
+    pub signed_assertion: Option<SignedAssertion>,
+    /// A secret that is the same for every caller.
+    pub fixed: Option<Fixed>,
+    /// Nothing.
+    pub none: Option<Reasoned>,
+}
+
+/// A short-lived JWT about the principal.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignedAssertion {
+    /// `ES256` (default) or `RS256`.
+    pub algorithm: Option<Placed<String>>,
+    /// Its life, at most `5m`. Default `5m`.
+    pub lifetime: Option<Placed<DurationText>>,
+    /// The header that carries it. Default `Authorization`, as a bearer token.
+    pub header: Option<Placed<String>>,
+}
+
+/// A secret that is the same for every caller.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["header", "secret"]))]
+pub struct Fixed {
+    /// The header that carries it.
+    pub header: Option<Placed<String>>,
+    /// The secret: `file:PATH`, read again when it changes, or `env:NAME`.
+    pub secret: Option<Placed<String>>,
+    /// Text before the secret, such as `"Bearer "`. Default none.
+    pub prefix: Option<Placed<String>>,
+}
+
+/// Doorward itself as an issuer of signed assertions.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Assertions {
+    /// The `iss` of assertions and the place of their documents. Default: `external_origin` and `/.doorward`.
+    pub issuer: Option<Placed<String>>,
+    /// A listener that serves only the documents, at the issuer URL's path.
+    pub listener: Option<Placed<String>>,
+    /// How often the signing key is replaced, with overlap. Default `30d`.
+    pub rotate_every: Option<Placed<DurationText>>,
+}

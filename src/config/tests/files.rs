@@ -1,0 +1,117 @@
+use super::world::World;
+
+#[test]
+fn all_faults_of_all_files_come_at_once() {
+    let world = World::new();
+    world.replace("doorward.yaml", "leeway: 60s", "leeway: 6m");
+    world.replace("doorward.yaml", "audience: [api://acme]", "audience: []");
+    world.replace("policies/rules.yaml", "upstream: billing", "upstream: biling");
+    world.write("policies/broken.yaml", "routes:\n  a: { pth: /a }\n");
+    let codes: Vec<String> =
+        world.told().iter().map(|told| told.split(':').take(3).collect::<Vec<_>>().join(":")).collect();
+    assert_eq!(
+        codes,
+        [
+            "doorward.yaml:27:15 empty_list",
+            "doorward.yaml:34:13 too_long",
+            "policies/broken.yaml:2:8 unknown_key",
+            "policies/rules.yaml:20:15 unknown_upstream"
+        ]
+    );
+}
+
+#[test]
+fn a_name_that_may_stand_in_an_unreadable_file_is_not_called_unknown() {
+    let world = World::new();
+    world.replace("doorward.yaml", "\nissuers:\n", "\nisuers:\n");
+    world.replace("policies/rules.yaml", "path: /{*rest}", "path: rest");
+    assert_eq!(
+        world.told(),
+        [
+            "doorward.yaml:23:1 unknown_key: unknown key `isuers` (did you mean `issuers`?)",
+            "policies/rules.yaml:31:11 route_path: path `rest` does not begin with `/` (write `/rest`)"
+        ]
+    );
+    world.replace("doorward.yaml", "\nisuers:\n", "\nissuers:\n");
+    world.replace("doorward.yaml", "leeway: 60s", "leway: 60s");
+    world.replace("policies/rules.yaml", "login: { issuer: okta,", "login: { issuer: okra,");
+    assert_eq!(
+        world.told(),
+        [
+            "doorward.yaml:34:5 unknown_key: unknown key `leway` (did you mean `leeway`?)",
+            "policies/rules.yaml:25:22 unknown_issuer: issuer `okra` is not declared (did you mean `okta`?)",
+            "policies/rules.yaml:31:11 route_path: path `rest` does not begin with `/` (write `/rest`)"
+        ]
+    );
+}
+
+#[test]
+fn what_is_missing_or_would_not_be_read_is_told() {
+    let world = World::new();
+    world.write("policies/extra.yml", "routes: {}\n");
+    assert_eq!(
+        world.told(),
+        ["policies/extra.yml file_name: the file is not read: its name ends in `.yml` (rename it to end in `.yaml`)"]
+    );
+    let world = World::with("doorward.yaml", "state:\n", "policies: rules\nstate:\n");
+    assert_eq!(
+        world.told(),
+        [
+            "doorward.yaml:3:11 policies_unreadable: policies directory `rules` cannot be read: No such file or directory (os error 2)"
+        ]
+    );
+    let world = World::new();
+    std::fs::remove_file(world.path().join("doorward.yaml")).unwrap();
+    assert_eq!(
+        world.told(),
+        ["doorward.yaml unreadable: the file cannot be read: No such file or directory (os error 2)"]
+    );
+    let world = World::new();
+    world.write("policies/large.yaml", &"#".repeat(1024 * 1024 + 1));
+    assert_eq!(world.told(), ["policies/large.yaml unreadable: the file cannot be read: it is larger than 1 MiB"]);
+    let world = World::new();
+    std::fs::write(world.path().join("policies/latin.yaml"), b"routes: {}\n# \xe9\n").unwrap();
+    assert_eq!(world.told(), ["policies/latin.yaml:2:3 not_utf8: the file is not UTF-8"]);
+    let world = World::with("doorward.yaml", "state:\n", "policies: .\nstate:\n");
+    assert_eq!(
+        world.told()[0],
+        "./doorward.yaml policies_mixed: it is no policy file (keep policies in a directory of their own)"
+    );
+}
+
+#[test]
+fn only_files_directly_in_the_policies_directory_are_read() {
+    let world = World::new();
+    world.write("policies/.hidden.yaml", "nonsense\n");
+    world.write("policies/README.md", "nonsense\n");
+    let checked = world.load().unwrap();
+    let cedar: Vec<_> =
+        checked.policies.iter().map(|source| (source.file.path.file_name().unwrap(), source.guardrail)).collect();
+    assert_eq!(cedar, [("access.cedar".as_ref(), false), ("guardrails-org.cedar".as_ref(), true)]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_kubernetes_config_map_is_read_through_its_links() {
+    use std::os::unix::fs::symlink;
+    let world = World::new();
+    let hash = world.load().unwrap().hash;
+    let policies = world.path().join("policies");
+    std::fs::create_dir(policies.join("..2026_11_22")).unwrap();
+    std::fs::rename(policies.join("rules.yaml"), policies.join("..2026_11_22/rules.yaml")).unwrap();
+    symlink("..2026_11_22", policies.join("..data")).unwrap();
+    symlink("..data/rules.yaml", policies.join("rules.yaml")).unwrap();
+    assert_eq!(world.load().unwrap().hash, hash);
+}
+
+#[test]
+fn the_hash_is_of_names_and_contents_wherever_they_lie() {
+    let (one, other) = (World::new().load().unwrap().hash, World::new().load().unwrap().hash);
+    assert_eq!(one, other);
+    assert_eq!(one.len(), 16);
+    let spoiled = World::with("policies/access.cedar", "permit", "forbid").load().unwrap().hash;
+    assert_ne!(one, spoiled);
+    let world = World::new();
+    std::fs::rename(world.path().join("policies/access.cedar"), world.path().join("policies/b.cedar")).unwrap();
+    assert_ne!(one, world.load().unwrap().hash);
+}

@@ -1,0 +1,9 @@
+//! The configuration as a whole: what every fault says and where, and what a cut file can never mean.
+
+mod examples;
+mod files;
+mod issuers;
+mod mechanisms;
+mod rules;
+mod whole;
+pub(crate) mod world;

@@ -1,0 +1,89 @@
+//! Grants for the tests of providers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Map;
+
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{Principal, PrincipalKind, VerifiedIdentity};
+use crate::policy::{Grant, RoleSession};
+use crate::route::{Accepts, Access, Cors, EvidenceKind, HostPattern, LoginRequirement, PathMode, Route, RouteLimits};
+
+/// What a test says about its caller; the rest is as usual.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) subject: &'static str,
+    pub(super) email: Option<&'static str>,
+    pub(super) groups: Vec<String>,
+    pub(super) roles: Vec<&'static str>,
+    pub(super) fingerprint: u8,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self {
+            subject: "ada",
+            email: Some("ada@example.com"),
+            groups: vec!["finance".to_owned(), "Staff, all".to_owned()],
+            roles: vec!["billing-admin", "reader"],
+            fingerprint: 1,
+            expires_at: None,
+        }
+    }
+}
+
+impl Caller {
+    pub(super) fn grant(&self) -> Grant {
+        let principal = Principal::verified(VerifiedIdentity {
+            kind: PrincipalKind::User,
+            issuer: "okta".into(),
+            subject: self.subject.into(),
+            evidence: EvidenceKind::Bearer,
+            email: self.email.map(str::to_owned),
+            groups: self.groups.clone(),
+            scopes: Vec::new(),
+            acr: None,
+            amr: Vec::new(),
+            authenticated_at: None,
+            began_at: Timestamp::default(),
+            expires_at: None,
+            attributes: BTreeMap::new(),
+            claims: Map::new(),
+            fingerprint: [self.fingerprint; 32],
+        });
+        let session = |role: &&str| RoleSession { role: (*role).into(), began_at: Timestamp::default(), ends_at: None };
+        let roles = self.roles.iter().map(session).collect();
+        Grant::for_tests(Arc::new(principal), Arc::new(route()), roles, self.expires_at)
+    }
+}
+
+fn route() -> Route {
+    Route {
+        name: "invoices".into(),
+        index: 0,
+        host: HostPattern::Any,
+        path: "/{*rest}".into(),
+        path_mode: PathMode::Normal,
+        environment: "production".into(),
+        tags: BTreeSet::new(),
+        access: Access::Authenticated(Accepts::default()),
+        login: LoginRequirement::default(),
+        cors: Cors::default(),
+        csrf_origins: BTreeSet::new(),
+        pass_authorization: None,
+        pass_cookies: None,
+        websocket: false,
+        identity_headers: None,
+        limits: RouteLimits::default(),
+    }
+}
+
+/// The wall clock's time in whole seconds: what a verifier with a clock of its own will agree with.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_unix_seconds(Clock::system().now().unix_seconds())
+}
+
+pub(super) const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -1,0 +1,236 @@
+//! `Authorization: Bearer` with a JWT of one of several issuers.
+//!
+//! The order of the checks is part of the contract: form, header, issuer by exact text, algorithm, type, key and
+//! signature, times, audience, kind of token, then the issuer's own rules. Each refuses by itself.
+
+mod recall;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use rules::ClaimRules;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use serde_json::{Map, Value};
+
+use super::jwt::{Algorithm, UnverifiedToken};
+use super::keys::{KeyStore, sha256};
+use super::projection::Projection;
+use super::token::{TimeRules, check_algorithm};
+use super::{IdentityError, IdentityVerifier, Presented, Principal};
+use crate::clock::Timestamp;
+use crate::route::EvidenceKind;
+use recall::{Basis, Recall};
+
+/// Tokens that a verifier remembers unless told otherwise.
+pub const REMEMBERED_TOKENS: usize = 10_000;
+
+/// Longest leeway that makes sense.
+const LONGEST_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+/// Which types of token (`typ`) an issuer's API callers show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenType {
+    /// `JWT`, `at+jwt` or none; what looks like an ID token is refused.
+    #[default]
+    Any,
+    /// `at+jwt` only, with the claims that RFC 9068 asks for.
+    AccessToken,
+}
+
+impl TokenType {
+    const fn media_types(self) -> &'static [Option<&'static str>] {
+        match self {
+            Self::Any => &[None, Some("jwt"), Some("jose"), Some("at+jwt")],
+            Self::AccessToken => &[Some("at+jwt")],
+        }
+    }
+}
+
+/// One issuer of bearer tokens.
+#[derive(Clone, Debug)]
+pub struct BearerIssuer {
+    /// Exact `iss` of its tokens.
+    pub issuer: String,
+    /// Audiences of which a token must hold one.
+    pub audiences: Vec<String>,
+    /// Algorithms that it signs by.
+    pub algorithms: Vec<Algorithm>,
+    /// Its keys.
+    pub keys: Arc<KeyStore>,
+    /// Types of token.
+    pub token_type: TokenType,
+    /// How a token's times are judged.
+    pub times: TimeRules,
+    /// How its claims become a principal.
+    pub projection: Projection,
+}
+
+impl BearerIssuer {
+    fn rules(&self) -> ClaimRules<'_> {
+        ClaimRules {
+            audiences: &self.audiences,
+            token_type: self.token_type,
+            times: self.times,
+            projection: &self.projection,
+        }
+    }
+}
+
+/// Why a verifier cannot be made: each of these would let in more than anybody meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("issuer `{issuer}`: {fault}")]
+pub struct BearerSettingsError {
+    /// Configured name of the issuer.
+    pub issuer: Arc<str>,
+    /// What is wrong.
+    pub fault: &'static str,
+}
+
+/// Recognises callers by bearer tokens.
+#[derive(Debug)]
+pub struct BearerVerifier {
+    issuers: Vec<BearerIssuer>,
+    recall: Recall,
+}
+
+impl BearerVerifier {
+    /// A verifier for these issuers that remembers `remembered_tokens` tokens at most.
+    ///
+    /// # Errors
+    /// [`BearerSettingsError`].
+    pub fn new(issuers: Vec<BearerIssuer>, remembered_tokens: usize) -> Result<Self, BearerSettingsError> {
+        for (position, issuer) in issuers.iter().enumerate() {
+            let twice = issuers.iter().take(position).any(|earlier| earlier.issuer == issuer.issuer);
+            let fault = if twice {
+                "another entry has the same `issuer`, and a token could belong to either"
+            } else if issuer.projection.issuer.is_empty() || issuer.projection.issuer.contains('|') {
+                "the name is empty or holds `|`, which ends it in a principal's id"
+            } else if issuer.issuer.is_empty() {
+                "`issuer` is empty"
+            } else if issuer.audiences.is_empty() || issuer.audiences.iter().any(String::is_empty) {
+                "`audience` is empty"
+            } else if issuer.algorithms.is_empty() {
+                "`algorithms` is empty"
+            } else if issuer.projection.principal.is_empty() {
+                "`principal` is empty"
+            } else if issuer.times.leeway > LONGEST_LEEWAY {
+                "`leeway` is longer than 5m"
+            } else {
+                continue;
+            };
+            return Err(BearerSettingsError { issuer: issuer.projection.issuer.clone(), fault });
+        }
+        Ok(Self { issuers, recall: Recall::new(remembered_tokens) })
+    }
+
+    fn generation(&self, issuer: usize, now: Timestamp) -> Option<u64> {
+        self.issuers.get(issuer).and_then(|issuer| issuer.keys.generation(now))
+    }
+
+    async fn verify_unknown(
+        &self,
+        token: &str,
+        fingerprint: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Arc<Principal>, IdentityError> {
+        let token = UnverifiedToken::parse(token)?;
+        let stated = token.unverified_issuer();
+        let known = self.issuers.iter().enumerate().find(|(_, known)| Some(known.issuer.as_str()) == stated);
+        let (index, issuer) = known.ok_or_else(|| {
+            IdentityError::invalid("issuer_unknown", "the token is by an issuer that is not configured")
+        })?;
+        check_algorithm(token.header(), &issuer.algorithms)?;
+        issuer.rules().check_header(token.header())?;
+        let generation = match issuer.keys.verify(&token, now).await {
+            Ok(generation) => generation,
+            Err(error) => {
+                if error.code() == "signature_invalid"
+                    && let Some(generation) = issuer.keys.generation(now)
+                {
+                    self.recall.refused(fingerprint, error.clone(), Basis { issuer: index, generation }, now);
+                }
+                return Err(error);
+            }
+        };
+        let basis = Basis { issuer: index, generation };
+        let (_, claims) = token.into_parts();
+        match self.judge(issuer, claims, fingerprint, now) {
+            Ok((principal, ends)) => {
+                self.recall.verified(fingerprint, principal.clone(), basis, now, ends);
+                Ok(principal)
+            }
+            Err(error) => {
+                self.recall.refused(fingerprint, error.clone(), basis, now);
+                Err(error)
+            }
+        }
+    }
+
+    /// Judges the claims of a token whose signature holds; also answers when the token ends.
+    fn judge(
+        &self,
+        issuer: &BearerIssuer,
+        claims: Map<String, Value>,
+        fingerprint: [u8; 32],
+        now: Timestamp,
+    ) -> Result<(Arc<Principal>, Timestamp), IdentityError> {
+        let rules = issuer.rules();
+        let times = rules.check(&claims, now)?;
+        let first_sight = || self.recall.first_sight(fingerprint, now);
+        let principal = rules.principal(claims, &times, first_sight, fingerprint)?;
+        Ok((Arc::new(principal), times.expires_at))
+    }
+}
+
+impl IdentityVerifier for BearerVerifier {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Bearer
+    }
+
+    fn presents(&self, presented: &Presented<'_>) -> Result<bool, IdentityError> {
+        let mut headers = presented.headers.get_all(AUTHORIZATION).iter();
+        match (headers.next(), headers.next()) {
+            (None, _) => Ok(false),
+            (Some(_), None) => Ok(true),
+            (Some(_), Some(_)) => Err(IdentityError::TwoKinds),
+        }
+    }
+
+    fn verify<'a>(&'a self, presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>> {
+        let token = match bearer_token(presented.headers) {
+            Ok(token) => token,
+            Err(error) => return ready(Err(error)).boxed(),
+        };
+        let (fingerprint, now) = (sha256(token.as_bytes()), presented.now);
+        // Apart from the future's own box, a remembered token allocates nothing.
+        match self.recall.verdict(&fingerprint, now, |issuer| self.generation(issuer, now)) {
+            Some(verdict) => ready(verdict).boxed(),
+            None => self.verify_unknown(token, fingerprint, now).boxed(),
+        }
+    }
+}
+
+/// The token of the one `Authorization` header: scheme in any case, exactly one space (RFC 6750 section 2.1).
+fn bearer_token(headers: &HeaderMap) -> Result<&str, IdentityError> {
+    let value = headers.get(AUTHORIZATION).ok_or(IdentityError::Missing)?;
+    let malformed = || IdentityError::invalid("token_malformed", "the `Authorization` header is malformed");
+    // What `to_str` refuses, found many bytes at a time: a header value holds no control character but the tab.
+    let ascii = Some(value.as_bytes()).filter(|bytes| bytes.is_ascii());
+    let text = ascii.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or_else(malformed)?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(IdentityError::invalid("unsupported_scheme", "the `Authorization` scheme is not Bearer"));
+    }
+    let separates = token.bytes().fold(false, |found, byte| found | matches!(byte, b' ' | b'\t' | b','));
+    if token.is_empty() || separates {
+        return Err(malformed());
+    }
+    Ok(token)
+}

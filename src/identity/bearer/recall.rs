@@ -1,0 +1,171 @@
+//! What the verifier remembers of tokens: those it verified, those it refused, and when it first saw the rest.
+//!
+//! Everything is keyed by the SHA-256 of the whole token and bounded. Refusals have a table of their own, so that a
+//! flood of bad tokens pushes out no good one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+
+use crate::clock::Timestamp;
+use crate::identity::{IdentityError, Principal};
+
+/// A verified token is taken on trust this long at most.
+const VERIFIED: Duration = Duration::from_secs(5 * 60);
+
+/// So is a refused one.
+const REFUSED: Duration = Duration::from_secs(2);
+
+/// Tokens whose first sight is remembered.
+const FIRST_SIGHTS: usize = 10_000;
+
+/// Which issuer's keys, at which generation, a verdict rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Basis {
+    pub(super) issuer: usize,
+    pub(super) generation: u64,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    verdict: T,
+    basis: Basis,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+impl<T> Entry<T> {
+    fn holds(&self, now: Timestamp, current: &impl Fn(usize) -> Option<u64>) -> bool {
+        self.from <= now && now < self.until && current(self.basis.issuer) == Some(self.basis.generation)
+    }
+}
+
+type Table<T> = Cache<[u8; 32], Arc<Entry<T>>>;
+
+/// The memory of one verifier.
+#[derive(Debug)]
+pub(super) struct Recall {
+    verified: Table<Arc<Principal>>,
+    refused: Table<IdentityError>,
+    first_sights: Cache<[u8; 32], Timestamp>,
+}
+
+impl Recall {
+    pub(super) fn new(capacity: usize) -> Self {
+        let (verified, refused) = (Cache::new(capacity), Cache::new(capacity));
+        Self { verified, refused, first_sights: Cache::new(FIRST_SIGHTS) }
+    }
+
+    /// The verdict on a token, if one is remembered and holds. `current` is the generation of an issuer's keys now.
+    pub(super) fn verdict(
+        &self,
+        fingerprint: &[u8; 32],
+        now: Timestamp,
+        current: impl Fn(usize) -> Option<u64>,
+    ) -> Option<Result<Arc<Principal>, IdentityError>> {
+        if let Some(entry) = self.verified.get(fingerprint)
+            && entry.holds(now, &current)
+        {
+            return Some(Ok(entry.verdict.clone()));
+        }
+        let entry = self.refused.get(fingerprint)?;
+        entry.holds(now, &current).then(|| Err(entry.verdict.clone()))
+    }
+
+    /// Remembers a verified token until `ends` at most.
+    pub(super) fn verified(
+        &self,
+        fingerprint: [u8; 32],
+        principal: Arc<Principal>,
+        basis: Basis,
+        now: Timestamp,
+        ends: Timestamp,
+    ) {
+        let until = now.plus(VERIFIED).min(ends);
+        if now < until {
+            self.verified.insert(fingerprint, Arc::new(Entry { verdict: principal, basis, from: now, until }));
+        }
+    }
+
+    /// Remembers a refused token.
+    pub(super) fn refused(&self, fingerprint: [u8; 32], error: IdentityError, basis: Basis, now: Timestamp) {
+        let until = now.plus(REFUSED);
+        self.refused.insert(fingerprint, Arc::new(Entry { verdict: error, basis, from: now, until }));
+    }
+
+    /// When a token was first seen, which may be now.
+    pub(super) fn first_sight(&self, fingerprint: [u8; 32], now: Timestamp) -> Timestamp {
+        if let Some(seen) = self.first_sights.get(&fingerprint) {
+            return seen.min(now);
+        }
+        self.first_sights.insert(fingerprint, now);
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASIS: Basis = Basis { issuer: 0, generation: 7 };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_700_000_000 + seconds)
+    }
+
+    fn principal() -> Arc<Principal> {
+        Arc::new(Principal::anonymous(at(0)))
+    }
+
+    fn remembers(recall: &Recall, seconds: i64, generation: Option<u64>) -> bool {
+        recall.verdict(&[1; 32], at(seconds), |_| generation).is_some()
+    }
+
+    #[test]
+    fn a_verified_token_is_remembered_five_minutes_and_never_past_its_end() {
+        let recall = Recall::new(10);
+        recall.verified([1; 32], principal(), BASIS, at(0), at(3600));
+        assert!(remembers(&recall, 299, Some(7)) && !remembers(&recall, 300, Some(7)));
+        recall.verified([1; 32], principal(), BASIS, at(0), at(60));
+        assert!(remembers(&recall, 59, Some(7)) && !remembers(&recall, 60, Some(7)));
+        assert!(!remembers(&recall, -1, Some(7)), "a clock that was set back trusts nothing longer");
+        let recall = Recall::new(10);
+        recall.verified([1; 32], principal(), BASIS, at(0), at(0));
+        assert!(!remembers(&recall, 0, Some(7)));
+    }
+
+    #[test]
+    fn a_change_or_loss_of_keys_forgets() {
+        let recall = Recall::new(10);
+        recall.verified([1; 32], principal(), BASIS, at(0), at(3600));
+        assert!(!remembers(&recall, 1, Some(8)) && !remembers(&recall, 1, None));
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_two_seconds() {
+        let recall = Recall::new(10);
+        recall.refused([1; 32], IdentityError::Missing, BASIS, at(0));
+        assert!(remembers(&recall, 1, Some(7)) && !remembers(&recall, 2, Some(7)) && !remembers(&recall, 1, Some(8)));
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_bounded_and_pushes_out_no_verified_token() {
+        let recall = Recall::new(100);
+        recall.verified([1; 32], principal(), BASIS, at(0), at(3600));
+        for number in 0..10_000_u32 {
+            let mut fingerprint = [2; 32];
+            fingerprint[..4].copy_from_slice(&number.to_be_bytes());
+            recall.refused(fingerprint, IdentityError::Missing, BASIS, at(0));
+        }
+        assert!(recall.refused.len() <= 200 && remembers(&recall, 1, Some(7)));
+    }
+
+    #[test]
+    fn the_first_sight_of_a_token_stays() {
+        let recall = Recall::new(10);
+        assert_eq!(recall.first_sight([1; 32], at(0)), at(0));
+        assert_eq!(recall.first_sight([1; 32], at(100)), at(0));
+        assert_eq!(recall.first_sight([2; 32], at(100)), at(100));
+    }
+}

@@ -1,0 +1,434 @@
+//! An issuer's verification keys: fetched, kept fresh, and kept while the issuer is away.
+//!
+//! One background task a store does all fetching, so that there is never more than one fetch at a time, and a caller
+//! that hangs up cancels none. The store aborts it on drop.
+
+mod set;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::FutureExt;
+use quick_cache::sync::Cache;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use super::IdentityError;
+use super::jwt::{Header, UnverifiedToken};
+use crate::clock::{Clock, Timestamp};
+use crate::outbound::{OutboundClient, OutboundError, OutboundSettings};
+use set::{KeySet, Refusal};
+pub use source::KeySource;
+
+/// A file is looked at this often.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// At most one fetch within this for keys that nobody knows.
+const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// For so long a key id that a fetch did not bring asks for no other.
+const UNKNOWN_KEY_MEMORY: Duration = Duration::from_secs(60);
+
+/// Key ids remembered as unknown.
+const UNKNOWN_KEYS: usize = 1000;
+
+const LONGEST_BACKOFF_SECONDS: u64 = 30;
+
+/// What a store is made of. Stores of equal settings are interchangeable, so a reload keeps the old one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyStoreSettings {
+    /// Configured name of the issuer.
+    pub name: Arc<str>,
+    /// Where its keys come from.
+    pub source: KeySource,
+    /// How long past their freshness keys serve on while the issuer is away.
+    pub stale_limit: Duration,
+    /// The client that fetches them.
+    pub outbound: OutboundSettings,
+}
+
+impl KeyStoreSettings {
+    /// With defaults: keys serve for 24 hours past their freshness; the default client.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>, source: KeySource) -> Self {
+        let stale_limit = Duration::from_secs(24 * 3600);
+        Self { name: name.into(), source, stale_limit, outbound: OutboundSettings::default() }
+    }
+}
+
+/// Why a store cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyStoreError {
+    /// The source's address cannot be called.
+    #[error("the keys of issuer `{issuer}` cannot be fetched: {reason}")]
+    Source {
+        /// Configured name of the issuer.
+        issuer: Arc<str>,
+        /// What is wrong with the address.
+        reason: &'static str,
+    },
+    /// The client cannot be made.
+    #[error("the keys of issuer `{issuer}` cannot be fetched")]
+    Client {
+        /// Configured name of the issuer.
+        issuer: Arc<str>,
+        /// Why.
+        #[source]
+        source: OutboundError,
+    },
+}
+
+/// The state of an issuer's keys, for readiness and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyAge {
+    /// Time since they were fetched, or seen unchanged.
+    pub age: Duration,
+    /// Usable keys.
+    pub keys: usize,
+    /// What went wrong at the latest attempt, while older keys serve on.
+    pub fault: Option<String>,
+}
+
+/// An issuer's keys.
+#[derive(Debug)]
+pub struct KeyStore {
+    shared: Arc<Shared>,
+    task: OnceLock<AbortHandle>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: KeyStoreSettings,
+    client: OutboundClient,
+    clock: Clock,
+    current: ArcSwapOption<Current>,
+    fault: ArcSwapOption<String>,
+    progress: watch::Sender<Progress>,
+    wake: Notify,
+    fetches: AtomicU64,
+    unknown_keys: Cache<[u8; 32], Timestamp>,
+    unknown_key_fetch_millis: AtomicI64,
+}
+
+/// The keys in force.
+#[derive(Debug)]
+struct Current {
+    keys: Arc<KeySet>,
+    digest: [u8; 32],
+    generation: u64,
+    fetched_at: Timestamp,
+    refresh_at: Timestamp,
+    usable_until: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    busy: bool,
+    completed: u64,
+}
+
+impl KeyStore {
+    /// A store without keys yet: the first token, or [`KeyStore::start`], makes it fetch them.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn new(settings: KeyStoreSettings, clock: Clock) -> Result<Self, KeyStoreError> {
+        // With one backend compiled in, the library would choose it by itself and panic at the first token with two.
+        // To name it here holds whatever another crate turns on; a second call changes nothing.
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        let issuer = settings.name.clone();
+        if let Err(reason) = settings.source.check(settings.outbound.plain_http) {
+            return Err(KeyStoreError::Source { issuer, reason });
+        }
+        let client =
+            OutboundClient::new(&settings.outbound).map_err(|source| KeyStoreError::Client { issuer, source })?;
+        let shared = Shared {
+            settings,
+            client,
+            clock,
+            current: ArcSwapOption::empty(),
+            fault: ArcSwapOption::empty(),
+            // The task begins with a fetch: whoever asks before it has run waits for that one.
+            progress: watch::Sender::new(Progress { busy: true, completed: 0 }),
+            wake: Notify::new(),
+            fetches: AtomicU64::new(0),
+            unknown_keys: Cache::new(UNKNOWN_KEYS),
+            unknown_key_fetch_millis: AtomicI64::new(i64::MIN),
+        };
+        Ok(Self { shared: Arc::new(shared), task: OnceLock::new() })
+    }
+
+    /// Begins to fetch, and goes on by itself: again after failures, and before the keys grow old. A second call, and
+    /// one outside a runtime, does nothing.
+    pub fn start(&self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.task.get_or_init(|| runtime.spawn(keep_fetching(self.shared.clone())).abort_handle());
+        }
+    }
+
+    /// The settings that it was made of.
+    #[must_use]
+    pub fn settings(&self) -> &KeyStoreSettings {
+        &self.shared.settings
+    }
+
+    /// How often keys were fetched, successfully or not. A file counts when its content changed.
+    #[must_use]
+    pub fn fetches(&self) -> u64 {
+        self.shared.fetches.load(Ordering::Relaxed)
+    }
+
+    /// How the keys are.
+    ///
+    /// # Errors
+    /// Why no token of this issuer can be verified now.
+    pub fn readiness(&self, now: Timestamp) -> Result<KeyAge, String> {
+        let fault = self.shared.fault.load_full().map(|fault| fault.to_string());
+        match self.shared.usable(now) {
+            Some(current) if current.keys.len() == 0 => Err("the issuer publishes no usable key".to_owned()),
+            Some(current) => Ok(KeyAge { age: now.since(current.fetched_at), keys: current.keys.len(), fault }),
+            None => Err(fault.unwrap_or_else(|| "the keys have not been fetched yet".to_owned())),
+        }
+    }
+
+    /// A number that changes when the keys do; `None` while none are usable.
+    pub(super) fn generation(&self, now: Timestamp) -> Option<u64> {
+        let current = self.shared.current.load();
+        current.as_ref().filter(|current| now < current.usable_until).map(|current| current.generation)
+    }
+
+    /// Verifies a token's signature, and returns the generation of the keys that did.
+    ///
+    /// # Errors
+    /// `key_unknown`, `key_unfit`, `key_ambiguous`, `signature_invalid`; [`IdentityError::Unavailable`] while keys are
+    /// out of reach.
+    pub(super) async fn verify(&self, token: &UnverifiedToken<'_>, now: Timestamp) -> Result<u64, IdentityError> {
+        let (signed, signature) = token.signed_and_signature();
+        let mut current = self.current(now).await?;
+        let mut outcome = current.keys.verify(token.header(), signed, signature);
+        if outcome == Err(Refusal::UnknownKey) && self.fetched_for_unknown_key(token.header(), now).await {
+            current = self.current(now).await?;
+            outcome = current.keys.verify(token.header(), signed, signature);
+            // Remembered by what a fetch brought, never by being asked again: else a caller that keeps trying would
+            // keep its new key from ever being fetched.
+            if outcome == Err(Refusal::UnknownKey) && self.shared.fault.load().is_none() {
+                self.shared.unknown_keys.insert(remembered(token.header()), now);
+            }
+        }
+        match outcome {
+            Ok(()) => Ok(current.generation),
+            Err(Refusal::UnknownKey) => Err(self.unknown_key()),
+            Err(Refusal::UnfitKey) => {
+                Err(IdentityError::invalid("key_unfit", "the named key does not serve the token's algorithm"))
+            }
+            Err(Refusal::AmbiguousKey) => {
+                Err(IdentityError::invalid("key_ambiguous", "the token names no key and several could be meant"))
+            }
+            Err(Refusal::BadSignature) => {
+                Err(IdentityError::invalid("signature_invalid", "the signature is not by the issuer's key"))
+            }
+        }
+    }
+
+    /// The keys in force; waits for a fetch that is under way when there are none.
+    async fn current(&self, now: Timestamp) -> Result<Arc<Current>, IdentityError> {
+        self.start();
+        let calm = self.shared.fault.load().is_none();
+        if let Some(current) = self.shared.usable(now) {
+            // The task's own timer sleeps through a suspended machine; the clock does not.
+            if calm && now >= current.refresh_at {
+                self.shared.ask_for_fetch();
+            }
+            return Ok(current);
+        }
+        if calm {
+            self.shared.ask_for_fetch();
+        }
+        if self.shared.progress.borrow().busy {
+            self.shared.next_completed().await;
+        }
+        self.shared.usable(now).ok_or_else(|| self.unavailable())
+    }
+
+    /// Whether a fetch was made for a key that nobody knows, or had been under way.
+    async fn fetched_for_unknown_key(&self, header: &Header, now: Timestamp) -> bool {
+        let shared = &self.shared;
+        if !shared.progress.borrow().busy {
+            if let Some(since) = shared.unknown_keys.get(&remembered(header))
+                && within(now, since, UNKNOWN_KEY_MEMORY)
+            {
+                return false;
+            }
+            let last = shared.unknown_key_fetch_millis.load(Ordering::Acquire);
+            if last != i64::MIN && within(now, Timestamp::from_unix_millis(last), shared.unknown_key_interval()) {
+                return false;
+            }
+            let claimed = shared.unknown_key_fetch_millis.compare_exchange(
+                last,
+                now.unix_millis(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            if claimed.is_ok() {
+                shared.ask_for_fetch();
+            }
+        }
+        shared.next_completed().await;
+        true
+    }
+
+    fn unknown_key(&self) -> IdentityError {
+        // While the issuer is away nobody can say whether it has the key.
+        if self.shared.fault.load().is_some() {
+            return self.unavailable();
+        }
+        IdentityError::invalid("key_unknown", "the issuer has no such key")
+    }
+
+    fn unavailable(&self) -> IdentityError {
+        let fault = self.shared.fault.load_full().map(|fault| fault.to_string());
+        let detail = fault.unwrap_or_else(|| "its keys did not come in time".to_owned());
+        IdentityError::Unavailable { issuer: self.shared.settings.name.clone(), detail }
+    }
+}
+
+impl Drop for KeyStore {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn usable(&self, now: Timestamp) -> Option<Arc<Current>> {
+        self.current.load_full().filter(|current| now < current.usable_until)
+    }
+
+    /// Wakes the task, unless it is fetching or has been woken.
+    fn ask_for_fetch(&self) {
+        self.progress.send_if_modified(|progress| {
+            if !progress.busy {
+                progress.busy = true;
+                self.wake.notify_one();
+            }
+            false
+        });
+    }
+
+    /// Waits until the fetch that is under way has ended, at most as long as one may take.
+    async fn next_completed(&self) {
+        let mut progress = self.progress.subscribe();
+        let seen = *progress.borrow_and_update();
+        if seen.busy {
+            let ended = progress.wait_for(|progress| progress.completed > seen.completed);
+            // Out of time or ended: the caller looks at what is there.
+            let _ = tokio::time::timeout(self.settings.outbound.total_deadline * 2, ended).await;
+        }
+    }
+
+    fn unknown_key_interval(&self) -> Duration {
+        match self.settings.source {
+            KeySource::Discovery { .. } | KeySource::JwksUri(_) => UNKNOWN_KEY_INTERVAL,
+            KeySource::File(_) => FILE_INTERVAL,
+        }
+    }
+
+    /// Fetches once and answers when to fetch again.
+    async fn fetch(&self) -> Result<Duration, String> {
+        let from_file = matches!(self.settings.source, KeySource::File(_));
+        if !from_file {
+            self.fetches.fetch_add(1, Ordering::Relaxed);
+        }
+        let published = self.settings.source.fetch(&self.client, self.settings.outbound.plain_http).await?;
+        let digest = sha256(&published.body);
+        let previous = self.current.load_full();
+        let (keys, generation) = match previous {
+            Some(previous) if previous.digest == digest => (previous.keys.clone(), previous.generation),
+            previous => {
+                if from_file {
+                    self.fetches.fetch_add(1, Ordering::Relaxed);
+                }
+                let keys = KeySet::parse(&published.body)?;
+                (Arc::new(keys), previous.map_or(1, |previous| previous.generation.saturating_add(1)))
+            }
+        };
+        let pause = if from_file { FILE_INTERVAL } else { published.lifetime * 4 / 5 };
+        let now = self.clock.now();
+        self.current.store(Some(Arc::new(Current {
+            keys,
+            digest,
+            generation,
+            fetched_at: now,
+            refresh_at: now.plus(pause),
+            usable_until: now.plus(published.lifetime).plus(self.settings.stale_limit),
+        })));
+        Ok(pause)
+    }
+}
+
+async fn keep_fetching(shared: Arc<Shared>) {
+    let mut failures = 0_u32;
+    loop {
+        shared.progress.send_modify(|progress| progress.busy = true);
+        // A wish that came together with the timer is granted by the fetch that begins here.
+        let _ = shared.wake.notified().now_or_never();
+        let pause = match shared.fetch().await {
+            Ok(pause) => {
+                if shared.fault.swap(None).is_some() {
+                    tracing::info!(issuer = %shared.settings.name, "the issuer's keys are back");
+                }
+                failures = 0;
+                pause
+            }
+            Err(fault) => {
+                if failures == 0 {
+                    tracing::warn!(issuer = %shared.settings.name, %fault, "the issuer's keys cannot be fetched");
+                }
+                shared.fault.store(Some(Arc::new(fault)));
+                failures = failures.saturating_add(1);
+                backoff(failures)
+            }
+        };
+        shared.progress.send_modify(|progress| {
+            progress.busy = false;
+            progress.completed = progress.completed.wrapping_add(1);
+        });
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.wake.notified() => {}
+        }
+    }
+}
+
+/// 1 s, 2 s, 4 s … 30 s, each up to a quarter shorter, so that replicas do not march in step.
+fn backoff(failures: u32) -> Duration {
+    let seconds = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX).clamp(1, LONGEST_BACKOFF_SECONDS);
+    let mut random = [0_u8];
+    // Without randomness the pause is the full one.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let [random] = random;
+    Duration::from_millis(seconds * (1000 - u64::from(random)))
+}
+
+/// Whether less than `span` has passed. A clock that was set back counts as passed.
+fn within(now: Timestamp, since: Timestamp, span: Duration) -> bool {
+    now >= since && now.since(since) < span
+}
+
+fn remembered(header: &Header) -> [u8; 32] {
+    sha256(header.key_id.as_deref().unwrap_or_default().as_bytes())
+}
+
+/// SHA-256 of `bytes`.
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}

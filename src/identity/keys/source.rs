@@ -1,0 +1,167 @@
+//! Where an issuer's keys come from: its discovery document, a fixed address, or a file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, Uri, header};
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+
+use crate::identity::json::parse_object;
+use crate::outbound::{OutboundClient, PlainHttp, check_address, in_one_line};
+
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(5 * 60);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// For an issuer that says nothing about caching.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// Largest file of keys, bytes.
+const FILE_LIMIT_BYTES: u64 = 512 * 1024;
+
+/// Where keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// The `jwks_uri` of the issuer's discovery document (OpenID Connect Discovery 1.0).
+    Discovery {
+        /// The issuer, exactly as in its tokens and in the document.
+        issuer: String,
+    },
+    /// This address.
+    JwksUri(String),
+    /// This file, read again when it changes.
+    File(PathBuf),
+}
+
+/// A key set as it was published, and how long it may be taken for current.
+pub(super) struct Published {
+    pub(super) body: Bytes,
+    pub(super) lifetime: Duration,
+}
+
+impl KeySource {
+    /// Whether its addresses can be called at all.
+    pub(super) fn check(&self, plain_http: PlainHttp) -> Result<(), &'static str> {
+        match self {
+            Self::Discovery { issuer: address } | Self::JwksUri(address) => check_url(address, plain_http),
+            Self::File(_) => Ok(()),
+        }
+    }
+
+    /// Fetches the key set. `plain_http` is the client's own rule, for the address in a discovery document.
+    pub(super) async fn fetch(&self, client: &OutboundClient, plain_http: PlainHttp) -> Result<Published, String> {
+        match self {
+            Self::Discovery { issuer } => {
+                let address = discovered_address(client, issuer, plain_http).await?;
+                fetch_set(client, &address).await
+            }
+            Self::JwksUri(address) => fetch_set(client, address).await,
+            Self::File(path) => {
+                let body = read_file(path).await?;
+                Ok(Published { body, lifetime: Duration::ZERO })
+            }
+        }
+    }
+}
+
+fn check_url(address: &str, plain_http: PlainHttp) -> Result<(), &'static str> {
+    let address: Uri = address.parse().map_err(|_| "it is no URL")?;
+    check_address(&address, plain_http)
+}
+
+async fn discovered_address(client: &OutboundClient, issuer: &str, plain_http: PlainHttp) -> Result<String, String> {
+    // Section 4.1: a terminating slash of the issuer is removed before the well-known path is appended.
+    let address = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
+    let answer = get(client, &address).await?;
+    let document = parse_object(answer.body()).map_err(|fault| format!("`{address}` is refused: {fault}"))?;
+    if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
+        return Err(format!("the document at `{address}` speaks for another issuer than `{issuer}`"));
+    }
+    let keys = document.get("jwks_uri").and_then(Value::as_str);
+    let keys = keys.ok_or_else(|| format!("the document at `{address}` names no `jwks_uri`"))?;
+    check_url(keys, plain_http)
+        .map_err(|reason| format!("the document at `{address}` names a `jwks_uri` that cannot be called: {reason}"))?;
+    Ok(keys.to_owned())
+}
+
+async fn fetch_set(client: &OutboundClient, address: &str) -> Result<Published, String> {
+    let answer = get(client, address).await?;
+    let lifetime = lifetime(answer.headers());
+    Ok(Published { body: answer.into_body(), lifetime })
+}
+
+async fn get(client: &OutboundClient, address: &str) -> Result<Response<Bytes>, String> {
+    let answer = client.get_json(address).await.map_err(|error| in_one_line(&error))?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("`{address}` answered with {}", answer.status()));
+    }
+    Ok(answer)
+}
+
+/// How long an answer is fresh (RFC 9111), within bounds that neither hammer the issuer nor keep a withdrawn key.
+fn lifetime(headers: &HeaderMap) -> Duration {
+    let lines = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let directives: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    let stated = directives.iter().filter_map(|directive| {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" | "no-cache" => Some(Duration::ZERO),
+            "max-age" => value.trim().trim_matches('"').parse().ok().map(Duration::from_secs),
+            _ => None,
+        }
+    });
+    let age = headers.get(header::AGE).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let age = Duration::from_secs(age.unwrap_or_default());
+    let stated = stated.min().map(|lifetime| lifetime.saturating_sub(age));
+    stated.unwrap_or(DEFAULT_LIFETIME).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME)
+}
+
+async fn read_file(path: &Path) -> Result<Bytes, String> {
+    let failed = |error: std::io::Error| format!("the key file `{}` cannot be read: {error}", path.display());
+    // Asked before opening: to open a pipe would wait for its writer.
+    if !tokio::fs::metadata(path).await.map_err(failed)?.is_file() {
+        return Err(format!("the key file `{}` is no regular file", path.display()));
+    }
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut body = Vec::new();
+    let read = file.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut body).await.map_err(failed)?;
+    if read as u64 > FILE_LIMIT_BYTES {
+        return Err(format!("the key file `{}` is larger than 512 KiB", path.display()));
+    }
+    Ok(body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lifetime_of(lines: &[(&'static str, &str)]) -> u64 {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        lifetime(&headers).as_secs()
+    }
+
+    #[test]
+    fn cache_headers_are_honoured_within_five_minutes_and_a_day() {
+        assert_eq!(lifetime_of(&[("cache-control", "public, max-age=3600, must-revalidate")]), 3600);
+        assert_eq!(lifetime_of(&[("cache-control", "MAX-AGE=\"7200\"")]), 7200);
+        assert_eq!(lifetime_of(&[("cache-control", "max-age=3600"), ("age", "600")]), 3000);
+        assert_eq!(lifetime_of(&[("cache-control", "max-age=1")]), 300);
+        assert_eq!(lifetime_of(&[("cache-control", "max-age=3600"), ("cache-control", "no-cache")]), 300);
+        assert_eq!(lifetime_of(&[("cache-control", "max-age=31536000")]), 86400);
+        assert_eq!(lifetime_of(&[("cache-control", "max-age=99999999999999999999")]), 900);
+        assert_eq!(lifetime_of(&[]), 900);
+    }
+
+    #[test]
+    fn an_address_that_would_be_called_in_plain_text_is_no_source() {
+        for address in ["http://issuer.example/", "ftp://issuer.example", "issuer.example", ""] {
+            assert!(KeySource::JwksUri(address.to_owned()).check(PlainHttp::LoopbackOnly).is_err(), "{address}");
+            let discovery = KeySource::Discovery { issuer: address.to_owned() };
+            assert!(discovery.check(PlainHttp::LoopbackOnly).is_err(), "{address}");
+        }
+        assert!(KeySource::JwksUri("https://issuer.example/keys".to_owned()).check(PlainHttp::LoopbackOnly).is_ok());
+    }
+}

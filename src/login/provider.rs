@@ -1,0 +1,365 @@
+//! The issuer as an OpenID Connect provider: its metadata, and the token endpoint.
+//!
+//! Metadata is fetched when first needed, and again when it is an hour old. While the issuer is away the last good
+//! metadata is used for a day.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use openidconnect::core::{
+    CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod, CoreErrorResponseType,
+    CoreGrantType, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode,
+    CoreResponseType, CoreSubjectIdentifierType, CoreTokenResponse,
+};
+use openidconnect::{
+    AdditionalProviderMetadata, AuthType, AuthorizationCode, ClientId, ClientSecret, EndpointMaybeSet, EndpointNotSet,
+    EndpointSet, ErrorResponse, HttpRequest, HttpResponse, OAuth2TokenResponse, PkceCodeVerifier, ProviderMetadata,
+    RedirectUrl, RefreshToken, RequestTokenError,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use super::flight::Flights;
+use super::{LoginIssuer, id_token};
+use crate::clock::{Clock, Timestamp};
+use crate::outbound::{OutboundClient, OutboundError};
+
+const FRESH: Duration = Duration::from_secs(3600);
+const USABLE: Duration = Duration::from_secs(24 * 3600);
+/// After a failure the next attempt waits this long.
+const PAUSE: Duration = Duration::from_secs(2);
+/// An unknown key fetches the keys again at most this often.
+const REFETCH: Duration = Duration::from_secs(30);
+/// Longest wait of a request for the issuer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Provider metadata beyond what the library knows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct FurtherMetadata {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) end_session_endpoint: Option<String>,
+    #[serde(default)]
+    pub(super) authorization_response_iss_parameter_supported: bool,
+}
+
+impl AdditionalProviderMetadata for FurtherMetadata {}
+
+/// Metadata and keys of a provider.
+pub(super) type Metadata = ProviderMetadata<
+    FurtherMetadata,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+/// An OpenID Connect client for a provider whose metadata is known.
+pub(super) type ProviderClient =
+    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
+
+/// What went wrong with a provider.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum ProviderError {
+    #[error("the issuer cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the issuer does not take the code or refresh token any more")]
+    InvalidGrant,
+    #[error("the issuer refuses: {0}")]
+    Refused(String),
+    #[error("the ID token does not hold: {detail}")]
+    IdToken { code: &'static str, detail: String },
+}
+
+/// What the token endpoint gave.
+pub(super) struct Tokens {
+    /// Verified claims and the ID token itself; a refresh may leave them out.
+    pub(super) identity: Option<(Map<String, Value>, String)>,
+    pub(super) refresh_token: Option<String>,
+    pub(super) expires_in: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Known {
+    metadata: Option<(Arc<Metadata>, Timestamp)>,
+    failed: Option<(ProviderError, Timestamp)>,
+    /// When a key that nobody knew last made the keys be fetched.
+    fetched_for_key: Option<Timestamp>,
+}
+
+/// Metadata of all providers, by issuer URL.
+pub(super) struct Providers {
+    clock: Clock,
+    known: Arc<Mutex<HashMap<String, Known>>>,
+    fetches: Flights<String, Result<Arc<Metadata>, ProviderError>>,
+}
+
+impl fmt::Debug for Providers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Providers").finish_non_exhaustive()
+    }
+}
+
+impl Providers {
+    pub(super) fn new(clock: Clock, tasks: TaskTracker) -> Self {
+        Self { clock, known: Arc::default(), fetches: Flights::new(tasks) }
+    }
+
+    /// The provider's metadata, fetched when it is not fresh.
+    pub(super) async fn metadata(&self, issuer: &Arc<LoginIssuer>) -> Result<Arc<Metadata>, ProviderError> {
+        match self.at_hand(issuer, FRESH) {
+            Some(metadata) => Ok(metadata),
+            None => self.fetch(issuer).await,
+        }
+    }
+
+    /// Metadata that is at hand, without asking the issuer.
+    pub(super) fn metadata_at_hand(&self, issuer: &LoginIssuer) -> Option<Arc<Metadata>> {
+        self.at_hand(issuer, USABLE)
+    }
+
+    /// A provider's client.
+    pub(super) fn client(issuer: &LoginIssuer, metadata: &Metadata) -> ProviderClient {
+        let secret = issuer.settings.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
+        let id = ClientId::new(issuer.settings.client_id.clone());
+        let client = CoreClient::from_provider_metadata(metadata.clone(), id, secret);
+        let methods = metadata.token_endpoint_auth_methods_supported();
+        let only_post = methods.is_some_and(|methods| {
+            !methods.contains(&CoreClientAuthMethod::ClientSecretBasic)
+                && methods.contains(&CoreClientAuthMethod::ClientSecretPost)
+        });
+        if only_post { client.set_auth_type(AuthType::RequestBody) } else { client }
+    }
+
+    /// Exchanges an authorization code and verifies the ID token, which must carry `nonce`.
+    pub(super) async fn exchange_code(
+        &self,
+        issuer: &Arc<LoginIssuer>,
+        code: String,
+        verifier: String,
+        nonce: &str,
+        redirect: String,
+    ) -> Result<Tokens, ProviderError> {
+        let metadata = self.metadata(issuer).await?;
+        let redirect = RedirectUrl::new(redirect).map_err(|error| ProviderError::Refused(error.to_string()))?;
+        let client = Self::client(issuer, &metadata).set_redirect_uri(redirect);
+        let request = client.exchange_code(AuthorizationCode::new(code)).map_err(no_endpoint)?;
+        let http = http(&issuer.settings.outbound);
+        let answer = request.set_pkce_verifier(PkceCodeVerifier::new(verifier)).request_async(&http).await;
+        let tokens = self.tokens(issuer, &answer.map_err(|error| refusal(&error))?, Some(nonce)).await?;
+        if tokens.identity.is_none() {
+            return Err(ProviderError::IdToken { code: "id_token_missing", detail: "there is none".to_owned() });
+        }
+        Ok(tokens)
+    }
+
+    /// Exchanges a refresh token. A new ID token, if there is one, is verified.
+    pub(super) async fn exchange_refresh(
+        &self,
+        issuer: &Arc<LoginIssuer>,
+        refresh_token: String,
+    ) -> Result<Tokens, ProviderError> {
+        let metadata = self.metadata(issuer).await?;
+        let (client, token) = (Self::client(issuer, &metadata), RefreshToken::new(refresh_token));
+        let request = client.exchange_refresh_token(&token).map_err(no_endpoint)?;
+        let answer = request.request_async(&http(&issuer.settings.outbound)).await;
+        self.tokens(issuer, &answer.map_err(|error| refusal(&error))?, None).await
+    }
+
+    async fn tokens(
+        &self,
+        issuer: &Arc<LoginIssuer>,
+        answer: &CoreTokenResponse,
+        nonce: Option<&str>,
+    ) -> Result<Tokens, ProviderError> {
+        let now = self.clock.now();
+        let metadata = self.metadata(issuer).await?;
+        let identity = match id_token::verify(issuer, &metadata, answer, nonce, now) {
+            Err(id_token::Fault::UnknownKey) => {
+                let metadata = self.newer_than(issuer, &metadata).await?;
+                id_token::verify(issuer, &metadata, answer, nonce, now)
+            }
+            verified => verified,
+        };
+        Ok(Tokens {
+            identity: identity?,
+            refresh_token: answer.refresh_token().map(|token| token.secret().clone()),
+            expires_in: answer.expires_in(),
+        })
+    }
+
+    /// Metadata after a key that `seen` does not hold: fetched at once, however fresh `seen` is, but at most once
+    /// within [`REFETCH`].
+    async fn newer_than(
+        &self,
+        issuer: &Arc<LoginIssuer>,
+        seen: &Arc<Metadata>,
+    ) -> Result<Arc<Metadata>, ProviderError> {
+        let needed = || {
+            let now = self.clock.now();
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = known.entry(issuer.url.to_string()).or_default();
+            let replaced = known.metadata.as_ref().is_some_and(|(metadata, _)| !Arc::ptr_eq(metadata, seen));
+            let too_soon = known.fetched_for_key.is_some_and(|at| now.since(at) < REFETCH);
+            if replaced || too_soon {
+                return false;
+            }
+            known.fetched_for_key = Some(now);
+            true
+        };
+        let work = || fetch(issuer.clone(), self.known.clone(), self.clock.clone());
+        match self.fetches.join(issuer.url.to_string(), PATIENCE, needed, work).await {
+            Some(fetched) => fetched,
+            None => Ok(self.at_hand(issuer, USABLE).unwrap_or_else(|| seen.clone())),
+        }
+    }
+
+    fn at_hand(&self, issuer: &LoginIssuer, within: Duration) -> Option<Arc<Metadata>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (metadata, at) = known.get(issuer.url.as_str())?.metadata.as_ref()?;
+        (self.clock.now().since(*at) < within).then(|| metadata.clone())
+    }
+
+    /// Fetches unless what is known is fresh by now, or the last attempt has just failed.
+    async fn fetch(&self, issuer: &Arc<LoginIssuer>) -> Result<Arc<Metadata>, ProviderError> {
+        let just_failed = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let failed = known.get(issuer.url.as_str()).and_then(|known| known.failed.clone());
+            failed.filter(|(_, at)| self.clock.now().since(*at) < PAUSE).map(|(error, _)| error)
+        };
+        let fetched = match just_failed {
+            Some(error) => Err(error),
+            None => {
+                let needed = || self.at_hand(issuer, FRESH).is_none();
+                let work = || fetch(issuer.clone(), self.known.clone(), self.clock.clone());
+                let answer = self.fetches.join(issuer.url.to_string(), PATIENCE, needed, work).await;
+                answer.unwrap_or_else(|| Err(ProviderError::Unreachable("no answer in time".to_owned())))
+            }
+        };
+        fetched.or_else(|error| self.at_hand(issuer, USABLE).ok_or(error))
+    }
+}
+
+async fn fetch(
+    issuer: Arc<LoginIssuer>,
+    known: Arc<Mutex<HashMap<String, Known>>>,
+    clock: Clock,
+) -> Result<Arc<Metadata>, ProviderError> {
+    let http = http(&issuer.settings.outbound);
+    let asked = Metadata::discover_async(issuer.url.clone(), &http);
+    let answer = tokio::time::timeout(PATIENCE, asked).await;
+    let fetched = match answer {
+        Err(_) => Err(ProviderError::Unreachable("discovery took too long".to_owned())),
+        Ok(Err(error)) => Err(ProviderError::Unreachable(with_causes(&error))),
+        Ok(Ok(metadata)) => usable(&issuer, metadata).map(Arc::new),
+    };
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    let entry = known.entry(issuer.url.to_string()).or_default();
+    match &fetched {
+        Ok(metadata) => {
+            entry.metadata = Some((metadata.clone(), clock.now()));
+            entry.failed = None;
+        }
+        Err(error) => {
+            tracing::warn!(issuer = %issuer.name(), %error, "discovery failed");
+            entry.failed = Some((error.clone(), clock.now()));
+        }
+    }
+    fetched
+}
+
+/// Refuses metadata whose endpoints are not as protected as the issuer itself.
+fn usable(issuer: &LoginIssuer, metadata: Metadata) -> Result<Metadata, ProviderError> {
+    let plain = issuer.url.url().scheme() == "http";
+    let safe = |url: &Url| url.scheme() == "https" || (plain && url.scheme() == "http");
+    let Some(token) = metadata.token_endpoint() else {
+        return Err(ProviderError::Refused("the metadata names no token endpoint".to_owned()));
+    };
+    if safe(metadata.authorization_endpoint().url()) && safe(token.url()) && safe(metadata.jwks_uri().url()) {
+        Ok(metadata)
+    } else {
+        Err(ProviderError::Refused("the metadata names an endpoint that is not https".to_owned()))
+    }
+}
+
+/// Where to end the session at the issuer, if it says and the address is one for browsers.
+pub(super) fn end_session_endpoint(issuer: &LoginIssuer, metadata: &Metadata) -> Option<Url> {
+    let url = Url::parse(metadata.additional_metadata().end_session_endpoint.as_deref()?).ok()?;
+    let plain = issuer.url.url().scheme() == "http";
+    (url.scheme() == "https" || (plain && url.scheme() == "http")).then_some(url)
+}
+
+type Answer = BoxFuture<'static, Result<HttpResponse, OutboundError>>;
+
+/// The project's own client, as the library calls it.
+fn http(outbound: &OutboundClient) -> impl Fn(HttpRequest) -> Answer + Send + Sync + 'static {
+    let outbound = outbound.clone();
+    move |request| {
+        let outbound = outbound.clone();
+        Box::pin(async move {
+            let response = outbound.send(request.map(Bytes::from)).await?;
+            Ok(response.map(Vec::from))
+        })
+    }
+}
+
+fn no_endpoint(error: openidconnect::ConfigurationError) -> ProviderError {
+    ProviderError::Refused(error.to_string())
+}
+
+fn refusal<E, T>(error: &RequestTokenError<E, T>) -> ProviderError
+where
+    E: std::error::Error + 'static,
+    T: ErrorResponse + TokenRefusal + 'static,
+{
+    match error {
+        RequestTokenError::ServerResponse(answer) => answer.refusal(),
+        RequestTokenError::Request(_) => ProviderError::Unreachable(with_causes(error)),
+        RequestTokenError::Parse(cause, _) => {
+            ProviderError::Unreachable(printable(&format!("its answer is malformed at `{}`", cause.path())))
+        }
+        RequestTokenError::Other(_) => ProviderError::Unreachable("its answer is malformed".to_owned()),
+    }
+}
+
+/// An OAuth error answer (RFC 6749, 5.2).
+trait TokenRefusal {
+    fn refusal(&self) -> ProviderError;
+}
+
+impl TokenRefusal for openidconnect::StandardErrorResponse<CoreErrorResponseType> {
+    fn refusal(&self) -> ProviderError {
+        if *self.error() == CoreErrorResponseType::InvalidGrant {
+            return ProviderError::InvalidGrant;
+        }
+        ProviderError::Refused(printable(self.error().as_ref()))
+    }
+}
+
+/// An error with its causes: the library keeps the telling part in `source`.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    printable(&text)
+}
+
+/// Text from outside, fit for one line of a log.
+fn printable(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(300).collect()
+}

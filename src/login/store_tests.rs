@@ -1,0 +1,125 @@
+//! Sessions survive a restart; ended ones do not come back.
+
+use std::time::Duration;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_seconds(seconds)
+}
+
+fn open(home: &Path, limit: usize, now: Timestamp) -> Store {
+    let sealer = Sealer::open_or_create(&home.join("keys.json"), at(0)).unwrap();
+    Store::open(&home.join("sessions"), Arc::new(sealer), limit, now).unwrap()
+}
+
+fn record(started_at: i64) -> Record {
+    Record {
+        issuer: "okta".into(),
+        generation: 1,
+        started_at: at(started_at),
+        ends_at: at(started_at).plus(DAY),
+        claims_from: at(started_at),
+        claims_until: at(started_at + 3600),
+        refresh_token: Some("refresh-secret".into()),
+        id_token: Some("a.b.c".into()),
+        facts: Some(Facts { claims: Map::new(), began_at: at(started_at) }),
+        ended: false,
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_sessions_and_revives_no_ended_one() {
+    let home = tempfile::tempdir().unwrap();
+    let (kept, ended) = (SessionKey::of(b"kept"), SessionKey::of(b"ended"));
+    let store = open(home.path(), 10, at(0));
+    store.insert(kept, record(0)).await.unwrap();
+    store.insert(ended, record(0)).await.unwrap();
+    assert!(store.end(ended).await.unwrap());
+    assert!(!store.end(ended).await.unwrap(), "it ends once");
+
+    let store = open(home.path(), 10, at(5));
+    assert!(store.entry(kept).unwrap().is_live(at(5)));
+    assert_eq!(store.load(kept).await.unwrap().refresh_token.unwrap(), "refresh-secret");
+    assert!(!store.entry(ended).unwrap().is_live(at(5)));
+    assert_eq!(store.load(ended).await.unwrap().refresh_token, None, "an ended session keeps no token");
+}
+
+#[tokio::test]
+async fn no_token_lies_readable_on_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 10, at(0));
+    let key = SessionKey::of(b"a");
+    store.insert(key, record(0)).await.unwrap();
+    let bytes = std::fs::read(store.0.path(key)).unwrap();
+    assert!(!bytes.windows(14).any(|window| window == b"refresh-secret"));
+}
+
+#[tokio::test]
+async fn a_file_under_another_sessions_name_is_no_session() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 10, at(0));
+    let (one, two) = (SessionKey::of(b"one"), SessionKey::of(b"two"));
+    store.insert(one, record(0)).await.unwrap();
+    std::fs::copy(store.0.path(one), store.0.path(two)).unwrap();
+    std::fs::write(store.0.path(one).with_extension(disk::UNFINISHED), b"half").unwrap();
+    let store = open(home.path(), 10, at(1));
+    assert!(store.entry(one).is_some() && store.entry(two).is_none());
+    assert!(!store.0.path(one).with_extension(disk::UNFINISHED).exists());
+}
+
+#[tokio::test]
+async fn past_the_limit_the_oldest_session_ends() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 2, at(0));
+    let keys = [b"a", b"b", b"c"].map(|id| SessionKey::of(id));
+    assert!(store.insert(keys[1], record(20)).await.unwrap().is_empty());
+    assert!(store.insert(keys[0], record(10)).await.unwrap().is_empty());
+    let evicted = store.insert(keys[2], record(30)).await.unwrap();
+    assert_eq!(evicted.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [keys[0]]);
+    assert!(store.entry(keys[0]).is_none() && store.entry(keys[1]).is_some());
+    assert!(open(home.path(), 2, at(31)).entry(keys[0]).is_none());
+}
+
+#[tokio::test]
+async fn a_refresh_that_comes_after_the_end_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 10, at(0));
+    let key = SessionKey::of(b"a");
+    store.insert(key, record(0)).await.unwrap();
+    store.end(key).await.unwrap();
+    assert!(!store.advance(key, Record { generation: 2, ..record(0) }).await.unwrap());
+    assert!(!open(home.path(), 10, at(1)).entry(key).unwrap().is_live(at(1)));
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_loses_no_refreshed_session() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 10, at(0));
+    let key = SessionKey::of(b"a");
+    store.insert(key, record(0)).await.unwrap();
+    let (directory, away) = (home.path().join("sessions"), home.path().join("away"));
+    std::fs::rename(&directory, &away).unwrap();
+    let newer = Record { generation: 2, refresh_token: Some("second".into()), ..record(0) };
+    assert!(store.advance(key, newer).await.unwrap());
+    assert_eq!(store.load(key).await.unwrap().refresh_token.unwrap(), "second");
+    std::fs::rename(&away, &directory).unwrap();
+    store.sweep(at(1));
+    assert_eq!(open(home.path(), 10, at(1)).load(key).await.unwrap().refresh_token.unwrap(), "second");
+}
+
+#[tokio::test]
+async fn what_is_over_is_swept() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 10, at(0));
+    let key = SessionKey::of(b"a");
+    store.insert(key, record(0)).await.unwrap();
+    store.end_by(key, at(60)).await.unwrap();
+    store.sweep(at(59));
+    assert!(store.entry(key).is_some());
+    assert!(open(home.path(), 10, at(60)).entry(key).is_none(), "the nearer end is durable");
+    store.sweep(at(60));
+    assert!(store.entry(key).is_none() && !store.0.path(key).exists());
+}

@@ -1,0 +1,194 @@
+//! Why a request did not pass: the one place that picks a status code.
+
+use http::StatusCode;
+
+use crate::audit::Decision;
+use crate::credential::CredentialError;
+use crate::identity::IdentityError;
+use crate::policy::{Denied, DenyReason};
+use crate::target::TargetError;
+use crate::telemetry::Outcome;
+use crate::upstream::{FailureClass, UpstreamError};
+
+use super::exchange::BodyTooLarge;
+
+/// Why a request did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// Its target is malformed or ambiguous.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// No route serves it.
+    #[error("no route serves this host and path")]
+    NoRoute,
+    /// Its body is larger than the route allows.
+    #[error("the body is larger than the route allows")]
+    BodyTooLarge,
+    /// It asks for an upgrade that its route does not offer.
+    #[error("the route offers no such upgrade")]
+    UpgradeRefused,
+    /// The caller was not recognised.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Policy refuses.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// No credential for the upstream.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The upstream gave no answer.
+    #[error(transparent)]
+    Upstream(UpstreamError),
+    /// The audit queue is full, and requests are refused rather than left unrecorded.
+    #[error("the audit queue is full")]
+    AuditFull,
+    /// More requests at once than the limit.
+    #[error("too many requests at once")]
+    Overloaded,
+    /// A fault of ours.
+    #[error("the request could not be served: {0}")]
+    Internal(&'static str),
+}
+
+impl From<UpstreamError> for ProxyError {
+    /// A body that grew past its limit while it was sent is the caller's fault, and said as such.
+    fn from(error: UpstreamError) -> Self {
+        if let UpstreamError::RequestBody(cause) = &error
+            && cause.is::<BodyTooLarge>()
+        {
+            return Self::BodyTooLarge;
+        }
+        Self::Upstream(error)
+    }
+}
+
+impl ProxyError {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Target(TargetError::MethodUnsupported) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Target(_) => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UpgradeRefused => StatusCode::FORBIDDEN,
+            Self::Identity(error) => match error {
+                IdentityError::TwoKinds => StatusCode::BAD_REQUEST,
+                IdentityError::CrossOrigin | IdentityError::NotAccepted { .. } => StatusCode::FORBIDDEN,
+                IdentityError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                IdentityError::Missing | IdentityError::Invalid { .. } | IdentityError::StepUp => {
+                    StatusCode::UNAUTHORIZED
+                }
+            },
+            Self::Denied(denied) => match denied.reason {
+                DenyReason::RoleSessionExpired => StatusCode::UNAUTHORIZED,
+                DenyReason::NotPermitted
+                | DenyReason::Forbidden
+                | DenyReason::Guardrail
+                | DenyReason::EvaluationFailed => StatusCode::FORBIDDEN,
+            },
+            Self::Upstream(error) => match error.class() {
+                FailureClass::Upstream => StatusCode::BAD_GATEWAY,
+                FailureClass::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+                FailureClass::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                FailureClass::Caller => StatusCode::BAD_REQUEST,
+                FailureClass::CallerTimeout => StatusCode::REQUEST_TIMEOUT,
+                FailureClass::GrantEnded => StatusCode::UNAUTHORIZED,
+            },
+            Self::Credential(_) | Self::AuditFull | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Stable code for the answer and the audit record.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Target(error) => error.code(),
+            Self::NoRoute => "no_route",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UpgradeRefused => "upgrade_refused",
+            Self::Identity(error) => error.code(),
+            Self::Denied(denied) => denied.reason.code(),
+            Self::Credential(_) => "credential_unavailable",
+            Self::Upstream(error) => error.code(),
+            Self::AuditFull => "audit_queue_full",
+            Self::Overloaded => "overloaded",
+            Self::Internal(_) => "internal_error",
+        }
+    }
+
+    /// One sentence for the caller: what to do about it, never which rule decided.
+    #[must_use]
+    pub const fn sentence(&self) -> &'static str {
+        match self {
+            Self::Target(_) => "The request's method, host or path is malformed or can be read in two ways.",
+            Self::NoRoute => "Nothing is served at this address.",
+            Self::BodyTooLarge => "The request's body is larger than this address takes.",
+            Self::UpgradeRefused => "This address does not offer the upgrade that the request asks for.",
+            Self::Identity(error) => match error {
+                IdentityError::Missing => "Sign in, or send a token that this address accepts.",
+                IdentityError::TwoKinds => "The request shows two kinds of evidence of who is calling. Send one.",
+                IdentityError::Invalid { .. } => "The evidence of who is calling does not hold.",
+                IdentityError::NotAccepted { .. } => "This address does not take callers of your issuer.",
+                IdentityError::CrossOrigin => "A request with your session came from another site.",
+                IdentityError::StepUp => "This address asks for a stronger or more recent sign-in.",
+                IdentityError::Unavailable { .. } => "Who is calling cannot be verified at the moment. Try again.",
+            },
+            Self::Denied(denied) => denied.reason.sentence(),
+            Self::Credential(_) => "The credential for the service behind cannot be had at the moment. Try again.",
+            Self::Upstream(_) => "The service behind did not answer as it should.",
+            Self::AuditFull | Self::Overloaded => "Too many requests at the moment. Try again.",
+            Self::Internal(_) => "The request could not be served.",
+        }
+    }
+
+    /// What the audit record says was decided.
+    #[must_use]
+    pub const fn decision(&self) -> Decision {
+        match self {
+            Self::Credential(_) | Self::Upstream(_) => Decision::Allow,
+            Self::Target(_)
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::UpgradeRefused
+            | Self::Identity(_)
+            | Self::Denied(_)
+            | Self::AuditFull
+            | Self::Overloaded
+            | Self::Internal(_) => Decision::Deny,
+        }
+    }
+
+    /// What the metrics count.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Target(_) | Self::NoRoute | Self::BodyTooLarge | Self::UpgradeRefused => Outcome::Rejected,
+            Self::Identity(_) | Self::Denied(_) => Outcome::Denied,
+            Self::Credential(_) | Self::Upstream(_) | Self::AuditFull | Self::Overloaded | Self::Internal(_) => {
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// The whole story for the audit record: every cause, none of the evidence.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        let mut text = self.to_string();
+        if let Self::Denied(Denied { detail: Some(detail), .. }) = self {
+            text.push_str(": ");
+            text.push_str(detail);
+        }
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let next = error.to_string();
+            if !text.ends_with(&next) {
+                text.push_str(": ");
+                text.push_str(&next);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}

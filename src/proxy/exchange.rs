@@ -1,0 +1,264 @@
+//! One request and its answer as they will stand on record, from the head's arrival to the answer's last byte.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::audit::{AuditEntry, Decision};
+use crate::body::{Body, BoxError};
+use crate::telemetry::{Metrics, Outcome, RouteMetrics, Step};
+use crate::upstream::{StreamError, Upgrade};
+
+/// A request being served: its record, its time, its counters. Settled exactly once, when dropped.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The record that will be written.
+    pub(super) entry: AuditEntry,
+    /// When the head had arrived.
+    pub(super) started: Instant,
+    /// How it counts.
+    pub(super) outcome: Outcome,
+    /// Counters of its route, once known.
+    pub(super) route_metrics: Option<RouteMetrics>,
+    /// What goes on after a `101 Switching Protocols`.
+    pub(super) tunnel: Option<Tunnel>,
+    metrics: Arc<Metrics>,
+    /// What was read of the request's body, where it has one.
+    request_bytes: Option<Arc<AtomicU64>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Exchange {
+    /// Begins with the reserved record.
+    #[must_use]
+    pub(super) fn new(entry: AuditEntry, started: Instant, metrics: Arc<Metrics>) -> Self {
+        metrics.requests_in_flight.inc();
+        let (outcome, route_metrics, tunnel, request_bytes) = (Outcome::Failed, None, None, None);
+        Self { entry, started, outcome, route_metrics, tunnel, metrics, request_bytes, permit: None }
+    }
+
+    /// Counts among the requests at once until it is settled: its answer's body and its tunnel are part of it.
+    pub(super) fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.permit = Some(permit);
+    }
+
+    /// Records how long a step took, and answers when it ended: the next one begins there.
+    pub(super) fn note(&mut self, step: Step, began: Instant) -> Instant {
+        let ended = Instant::now();
+        let took = ended.duration_since(began);
+        let durations = &mut self.entry.durations;
+        match step {
+            Step::Identify => durations.identify = Some(took),
+            Step::Authorize => durations.authorize = Some(took),
+            Step::Credential => durations.credential = Some(took),
+            Step::Upstream => durations.upstream = Some(took),
+            Step::Total => durations.total = Some(took),
+        }
+        self.metrics.observe(step, took);
+        ended
+    }
+
+    /// Counts what is read of the request's body, and fails with [`BodyTooLarge`] past `limit_bytes`.
+    #[must_use]
+    pub(super) fn counting(&mut self, body: Body, limit_bytes: u64) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        let bytes = self.request_bytes.get_or_insert_default().clone();
+        Body::new(Counted { inner: body, bytes, limit_bytes })
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(bytes) = &self.request_bytes {
+            self.entry.request_bytes += bytes.load(Ordering::Relaxed);
+        }
+        if std::thread::panicking() {
+            self.entry.code = "internal_error";
+            self.entry.status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
+        }
+        self.note(Step::Total, self.started);
+        self.metrics.requests_in_flight.dec();
+        if let Some(route) = &self.route_metrics {
+            route.count(self.outcome);
+        } else {
+            self.metrics.unrouted(self.outcome);
+        }
+    }
+}
+
+/// Both ends of a connection that changes its protocol.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// Toward the caller.
+    pub(super) downstream: OnUpgrade,
+    /// Toward the API.
+    pub(super) upstream: Upgrade,
+}
+
+/// The body grew past its route's limit.
+#[derive(Debug, thiserror::Error)]
+#[error("the body is larger than the route allows")]
+pub(super) struct BodyTooLarge;
+
+struct Counted {
+    inner: Body,
+    bytes: Arc<AtomicU64>,
+    limit_bytes: u64,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            let read = self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+            if read > self.limit_bytes {
+                return Poll::Ready(Some(Err(BodyTooLarge.into())));
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The answer's body, which carries the exchange to its end: the record is written when the last byte went out, or
+/// when the caller hung up.
+pub(super) struct RecordedBody {
+    inner: Body,
+    exchange: Exchange,
+    failed: bool,
+    ended: bool,
+}
+
+impl RecordedBody {
+    /// Wraps `body`; `exchange` settles when it ends. Nobody reads the body of a `bodiless` answer.
+    #[must_use]
+    pub(super) fn wrap(body: Body, exchange: Exchange, bodiless: bool) -> Body {
+        let ended = bodiless || body.is_end_stream();
+        Body::new(Self { inner: body, exchange, failed: false, ended })
+    }
+}
+
+impl HttpBody for RecordedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.exchange.entry.response_bytes += data.len() as u64;
+                }
+                self.ended = self.inner.is_end_stream();
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.failed = true;
+                self.exchange.outcome = Outcome::Failed;
+                self.exchange.entry.code =
+                    error.downcast_ref::<StreamError>().map_or("response_cut", StreamError::code);
+                self.exchange.entry.detail = Some(error.to_string());
+            }
+            Poll::Ready(None) => self.ended = true,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for RecordedBody {
+    fn drop(&mut self) {
+        // A verdict stays on record, whether or not its caller listened to the end.
+        let was_refused = self.exchange.entry.decision == Decision::Deny;
+        if !self.ended && !self.failed && !was_refused {
+            self.exchange.entry.code = "caller_gone";
+            self.exchange.entry.detail = Some("the caller hung up before the answer's end".to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::audit::{Audit, Destination, RequestRecord, WhenFull, Writer, WriterSettings};
+    use crate::body;
+    use crate::clock::Timestamp;
+    use crate::peer::{Peer, Transport};
+
+    fn exchange(audit: &Audit, metrics: &Arc<Metrics>) -> Exchange {
+        let address = "192.0.2.7:1".parse().unwrap();
+        let (listener, transport) = ("public".into(), Transport::Plain);
+        let peer = Peer { address, socket_address: address, listener, transport, tls: None, certificate: None };
+        let method = http::Method::GET;
+        let record = RequestRecord::new(Timestamp::default(), "r1".into(), &peer, address.ip(), method);
+        Exchange::new(audit.begin(record).unwrap(), Instant::now(), metrics.clone())
+    }
+
+    #[tokio::test]
+    async fn a_panic_and_an_answer_that_nobody_reads_are_on_record_as_what_they_were() {
+        let (sender, lines) = channel();
+        let callback = move |text: &str| sender.send(text.to_owned()).map_err(std::io::Error::other);
+        let destination = Destination::Callback(Box::new(callback));
+        let settings = WriterSettings { destination, queue: 8, when_full: WhenFull::Refuse };
+        let (writer, audit) = Writer::start(settings).unwrap();
+        let metrics = Arc::new(Metrics::new());
+
+        let mut panicking = exchange(&audit, &metrics);
+        panicking.entry.path = "/panic".to_owned();
+        let handler = async move {
+            let _exchange = panicking;
+            panic!("a fault of ours");
+        };
+        tokio::spawn(handler).await.unwrap_err();
+        for (path, bodiless) in [("/head", true), ("/gone", false)] {
+            let mut exchange = exchange(&audit, &metrics);
+            (exchange.entry.path, exchange.entry.code) = (path.to_owned(), "ok");
+            exchange.entry.decision = Decision::Allow;
+            drop(RecordedBody::wrap(body::full("never read"), exchange, bodiless));
+        }
+        writer.finish(Duration::from_secs(30)).await.unwrap();
+
+        let text: String = lines.iter().collect();
+        let mut told = Vec::new();
+        for line in text.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            told.push(["path", "code"].map(|field| line[field].as_str().unwrap().to_owned()).join(" "));
+            assert_eq!(line["status"], if line["path"] == "/panic" { 500 } else { 0 });
+        }
+        told.sort();
+        assert_eq!(told, ["/gone caller_gone", "/head ok", "/panic internal_error"]);
+        assert_eq!(metrics.requests_in_flight.get(), 0);
+    }
+}

@@ -1,0 +1,233 @@
+//! Identify, authorize, credential, forward: the steps that every forwarded request takes, in this order.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, header};
+use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
+
+use super::exchange::{Exchange, Tunnel};
+use super::respond::{asks_for_websocket, keep_from_caches, login_reason};
+use super::{Arrival, Proxy, ProxyError, ServedRoute};
+use crate::audit::{Decision, OtherEvent};
+use crate::body::Body;
+use crate::credential::Credential;
+use crate::identity::{IdentityError, Presented, Principal, PrincipalKind, identify};
+use crate::login;
+use crate::policy::{Grant, RequestFacts};
+use crate::route::{Access, EvidenceKind, Route, RouteMatch};
+use crate::target::RequestTarget;
+use crate::telemetry::{Outcome, Step};
+use crate::upstream::Forward;
+
+impl Proxy {
+    /// The line.
+    pub(super) async fn forward(
+        &self,
+        arrival: &Arrival<'_>,
+        target: RequestTarget,
+        parts: &mut Parts,
+        body: Body,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, ProxyError> {
+        let snapshot = arrival.snapshot;
+        let matched = snapshot.router.find(target)?.ok_or(ProxyError::NoRoute)?;
+        let route = matched.route.clone();
+        let served = snapshot.served(&route).ok_or(ProxyError::Internal("a route without parts"))?;
+        exchange.route_metrics = Some(served.metrics.clone());
+        exchange.entry.route = Some(route.clone());
+        matched.target.path().clone_into(&mut exchange.entry.path);
+        check_limits(&body, &route)?;
+
+        match self.grant(arrival, &matched, parts, exchange).await {
+            Ok((grant, set_cookies)) => {
+                let mut response = self.send(arrival, &matched, served, &grant, parts, body, exchange).await?;
+                if !set_cookies.is_empty() {
+                    keep_from_caches(response.headers_mut());
+                }
+                for cookie in set_cookies {
+                    response.headers_mut().append(header::SET_COOKIE, cookie);
+                }
+                exchange.entry.code = "ok";
+                exchange.outcome = Outcome::Allowed;
+                Ok(response)
+            }
+            Err(error) => self.login_instead(arrival, &matched, parts, &error, exchange).ok_or(error),
+        }
+    }
+
+    /// Who calls, and whether they may: evidence becomes a principal, the principal a grant.
+    async fn grant(
+        &self,
+        arrival: &Arrival<'_>,
+        matched: &RouteMatch,
+        parts: &Parts,
+        exchange: &mut Exchange,
+    ) -> Result<(Grant, Vec<HeaderValue>), ProxyError> {
+        let policies = &arrival.snapshot.policies;
+        let route = &matched.route;
+        let facts = RequestFacts {
+            route,
+            target: &matched.target,
+            parameters: &matched.parameters,
+            source_ip: arrival.downstream.address,
+            now: arrival.now,
+        };
+        if is_named_preflight(parts, route) {
+            let anonymous = Arc::new(Principal::anonymous(arrival.now));
+            exchange.entry.principal = Some(anonymous.clone());
+            let grant = policies.authorize_preflight(&anonymous, &facts)?;
+            exchange.entry.decision = Decision::Allow;
+            return Ok((grant, Vec::new()));
+        }
+
+        let began = Instant::now();
+        let presented = presented(arrival, parts, route);
+        let recognised = identify(&arrival.snapshot.verifiers, presented).await;
+        let began = exchange.note(Step::Identify, began);
+        let principal = recognised?;
+        let set_cookies = match (&arrival.snapshot.sessions, principal.evidence) {
+            (Some(sessions), EvidenceKind::Session) => sessions.set_cookies(&parts.headers, arrival.now),
+            _ => Vec::new(),
+        };
+        exchange.entry.principal = Some(principal.clone());
+        if !login::meets(&route.login, &principal, arrival.now) {
+            return Err(IdentityError::StepUp.into());
+        }
+
+        let judged = policies.authorize(&principal, &facts);
+        exchange.note(Step::Authorize, began);
+        let grant = judged?;
+        exchange.entry.decision = Decision::Allow;
+        exchange.entry.roles = grant.roles().clone();
+        exchange.entry.policy_ids = grant.policy_ids().clone();
+        self.record_assumption(arrival, &grant)?;
+        Ok((grant, set_cookies))
+    }
+
+    /// Credential and upstream: needs the grant.
+    async fn send(
+        &self,
+        arrival: &Arrival<'_>,
+        matched: &RouteMatch,
+        served: &ServedRoute,
+        grant: &Grant,
+        parts: &mut Parts,
+        body: Body,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, ProxyError> {
+        if asks_for_websocket(parts) && !grant.route().websocket {
+            return Err(ProxyError::UpgradeRefused);
+        }
+        let began = Instant::now();
+        let credential = if stands_for_nobody(grant) {
+            Ok(Credential::nobodys())
+        } else {
+            served.credential.issue(grant, arrival.now).await
+        };
+        let began = exchange.note(Step::Credential, began);
+        let credential = credential?;
+        exchange.entry.credential_id = Some(credential.id.clone());
+        exchange.entry.credential_expires_at = credential.expires_at;
+        let plain_identity = served.plain_identity.as_ref().filter(|_| !stands_for_nobody(grant));
+        let identity_headers = plain_identity.map(|plain| plain.lines(grant)).transpose()?;
+
+        let upgrade = if asks_for_websocket(parts) { parts.extensions.remove::<OnUpgrade>() } else { None };
+        let forward = Forward {
+            target: &matched.target,
+            headers: std::mem::take(&mut parts.headers),
+            body: exchange.counting(body, grant.route().limits.body_bytes),
+            downstream: arrival.downstream,
+            request_id: &arrival.request_id,
+            trace: arrival.trace,
+            identity_headers: identity_headers.as_deref().unwrap_or_default(),
+            protected: &served.protected,
+            upgrade: upgrade.is_some(),
+        };
+        let forwarded = served.upstream.forward(forward, grant, &credential).await;
+        exchange.note(Step::Upstream, began);
+        let forwarded = forwarded?;
+        exchange.entry.upstream = Some((served.upstream.settings().name.clone(), forwarded.address));
+        if let (Some(downstream), Some(upstream)) = (upgrade, forwarded.upgrade) {
+            exchange.tunnel = Some(Tunnel { downstream, upstream });
+        }
+        Ok(forwarded.response)
+    }
+
+    /// `role.assumed`, once for each role and evidence. Without room for it nothing is forwarded.
+    fn record_assumption(&self, arrival: &Arrival<'_>, grant: &Grant) -> Result<(), ProxyError> {
+        for session in grant.first_uses().iter() {
+            let event = OtherEvent {
+                at: arrival.now,
+                name: "role.assumed",
+                request_id: Some(arrival.request_id.clone()),
+                principal: Some(grant.principal().clone()),
+                fields: vec![
+                    ("role", session.role.as_ref().into()),
+                    ("began_at", session.began_at.rfc3339().into()),
+                    ("ends_at", session.ends_at.map_or(serde_json::Value::Null, |end| end.rfc3339().into())),
+                    ("environment", grant.route().environment.as_ref().into()),
+                ],
+            };
+            self.parts.audit.emit(event).map_err(|_| ProxyError::AuditFull)?;
+        }
+        Ok(())
+    }
+
+    /// A browser that navigates is sent to sign in where that can help.
+    fn login_instead(
+        &self,
+        arrival: &Arrival<'_>,
+        matched: &RouteMatch,
+        parts: &Parts,
+        error: &ProxyError,
+        exchange: &mut Exchange,
+    ) -> Option<Response<Body>> {
+        let login = arrival.snapshot.login.as_ref()?;
+        let reason = login_reason(error)?;
+        let presented = presented(arrival, parts, &matched.route);
+        let response = login.redirect_for(&presented, &matched.target, reason)?;
+        exchange.entry.decision = Decision::Deny;
+        exchange.entry.code = error.code();
+        exchange.entry.detail = Some(error.detail());
+        exchange.outcome = Outcome::Denied;
+        Some(response)
+    }
+}
+
+/// Whether this is a preflight's grant: the route asks for identity, and the request has none. A browser sends it for
+/// any page of a named origin, so it carries no credential.
+fn stands_for_nobody(grant: &Grant) -> bool {
+    grant.principal().kind == PrincipalKind::Anonymous && !matches!(grant.route().access, Access::Public { .. })
+}
+
+/// What a request may not be, whoever sent it.
+fn check_limits(body: &Body, route: &Route) -> Result<(), ProxyError> {
+    if body.size_hint().lower() > route.limits.body_bytes {
+        return Err(ProxyError::BodyTooLarge);
+    }
+    Ok(())
+}
+
+/// Whether this is a CORS preflight (Fetch standard, "CORS-preflight request") from an origin that the route names.
+fn is_named_preflight(parts: &Parts, route: &Route) -> bool {
+    if parts.method != Method::OPTIONS || !parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        return false;
+    }
+    let mut origins = parts.headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next().and_then(|value| value.to_str().ok());
+    origins.next().is_none() && origin.is_some_and(|origin| route.cors.origins.contains(origin))
+}
+
+fn presented<'a>(arrival: &'a Arrival<'a>, parts: &'a Parts, route: &'a Route) -> Presented<'a> {
+    Presented {
+        method: &parts.method,
+        headers: &parts.headers,
+        peer: arrival.peer,
+        downstream: arrival.downstream,
+        route,
+        now: arrival.now,
+    }
+}

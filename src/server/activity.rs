@@ -1,0 +1,393 @@
+//! What each connection is doing, and who tells it to stop.
+//!
+//! No request and no connection has a timer of its own. Connections leave marks in a few atomics; one sweep for the
+//! whole server reads them and gives orders. Time is counted in sweeps, so a machine that stalls makes a limit
+//! longer, never shorter.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use futures_util::task::AtomicWaker;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::settings::ServerLimits;
+use super::stats::ServerStats;
+
+/// What a connection has to do; only ever raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    /// Go on.
+    Serve,
+    /// Finish what is open, begin nothing.
+    Close,
+    /// Drop everything now.
+    Cut,
+}
+
+impl Order {
+    fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Serve,
+            1 => Self::Close,
+            _ => Self::Cut,
+        }
+    }
+}
+
+const HANDSHAKE: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+const UPGRADED: u8 = 3;
+
+/// Requests that a client may take back within one sweep before its connection is a flood (CVE-2023-44487).
+const ABORTED_IN_A_SWEEP: u32 = 200;
+
+/// The marks of one connection.
+#[derive(Debug)]
+pub(super) struct Activity {
+    sweeps: Arc<AtomicU64>,
+    order: AtomicU8,
+    phase: AtomicU8,
+    open_requests: AtomicU32,
+    aborted: AtomicU32,
+    /// Sweep at which the last request ended or, over HTTP/1, the last byte was written.
+    quiet_since: AtomicU64,
+    /// Sweep at which a request head began; `NEVER` outside one.
+    head_since: AtomicU64,
+    /// Sweep at which the socket stopped taking bytes; `NEVER` while it takes them.
+    stalled_since: AtomicU64,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+/// No such moment.
+const NEVER: u64 = u64::MAX;
+
+impl Activity {
+    fn new(sweeps: Arc<AtomicU64>) -> Self {
+        let now = sweeps.load(Ordering::Relaxed);
+        Self {
+            sweeps,
+            order: AtomicU8::new(Order::Serve as u8),
+            phase: AtomicU8::new(HANDSHAKE),
+            open_requests: AtomicU32::new(0),
+            aborted: AtomicU32::new(0),
+            quiet_since: AtomicU64::new(now),
+            head_since: AtomicU64::new(NEVER),
+            stalled_since: AtomicU64::new(NEVER),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.sweeps.load(Ordering::Relaxed)
+    }
+
+    /// The order in force.
+    pub(super) fn order(&self) -> Order {
+        Order::from_number(self.order.load(Ordering::Acquire))
+    }
+
+    /// Gives an order; a lower one than the order in force changes nothing.
+    pub(super) fn command(&self, order: Order) {
+        if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8 {
+            self.reader.wake();
+            self.writer.wake();
+        }
+    }
+
+    /// The order in force; the task is woken when it changes.
+    pub(super) fn poll_order(&self, cx: &Context<'_>) -> Order {
+        self.reader.register(cx.waker());
+        self.order()
+    }
+
+    /// Runs `future` unless this connection is told to close first.
+    pub(super) async fn unless_closing<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| match self.poll_order(cx) {
+            Order::Serve => future.as_mut().poll(cx).map(Some),
+            Order::Close | Order::Cut => Poll::Ready(None),
+        })
+        .await
+    }
+
+    /// The handshake is over and no protocol is known yet.
+    pub(super) fn begin_http1(&self) {
+        self.quiet_since.store(self.now(), Ordering::Relaxed);
+        self.phase.store(HTTP1, Ordering::Relaxed);
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(super) fn begin_http2(&self) {
+        self.quiet_since.store(self.now(), Ordering::Relaxed);
+        self.head_since.store(NEVER, Ordering::Relaxed);
+        self.phase.store(HTTP2, Ordering::Relaxed);
+    }
+
+    /// HTTP is over; if the stream lives on it was upgraded, and only a cut ends it.
+    pub(super) fn begin_upgraded(&self) {
+        self.phase.store(UPGRADED, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Bytes came in.
+    pub(super) fn saw_read(&self) {
+        if self.phase.load(Ordering::Relaxed) == HTTP1
+            && self.open_requests.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == NEVER
+        {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes went out. HTTP/2 writes pings of its own, which are no sign of use.
+    pub(super) fn saw_write(&self) {
+        self.stalled_since.store(NEVER, Ordering::Relaxed);
+        if self.phase.load(Ordering::Relaxed) == HTTP1 {
+            self.quiet_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes wait, because the client does not take those before them.
+    pub(super) fn saw_stall(&self) {
+        if self.stalled_since.load(Ordering::Relaxed) == NEVER {
+            self.stalled_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// An error once an upgraded connection is cut. Nobody but its two directions polls it by then.
+    pub(super) fn check_read(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.check(&self.reader, cx)
+    }
+
+    /// As [`Activity::check_read`], for the other direction.
+    pub(super) fn check_write(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.check(&self.writer, cx)
+    }
+
+    fn check(&self, waker: &AtomicWaker, cx: &Context<'_>) -> io::Result<()> {
+        if self.phase.load(Ordering::Acquire) == UPGRADED {
+            waker.register(cx.waker());
+            if self.order() == Order::Cut {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the client took back more requests within one sweep than a client in good faith.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed) > ABORTED_IN_A_SWEEP
+    }
+
+    /// Judges the marks at a sweep. Answers true when the connection was cut for what its client did.
+    fn sweep(&self, now: u64, header_read: u64, idle: u64) -> bool {
+        let phase = self.phase.load(Ordering::Relaxed);
+        if phase == HANDSHAKE || self.order() == Order::Cut {
+            return false;
+        }
+        let stalled_since = self.stalled_since.load(Ordering::Relaxed);
+        if stalled_since != NEVER && now.saturating_sub(stalled_since) > idle {
+            self.command(Order::Cut);
+            return true;
+        }
+        if phase == UPGRADED {
+            return false;
+        }
+        self.aborted.store(0, Ordering::Relaxed);
+        if self.open_requests.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let head_since = self.head_since.load(Ordering::Relaxed);
+        if head_since != NEVER && now.saturating_sub(head_since) > header_read {
+            self.command(Order::Cut);
+            return true;
+        }
+        let quiet = now.saturating_sub(self.quiet_since.load(Ordering::Relaxed));
+        if quiet > idle {
+            self.command(Order::Close);
+        }
+        // A client that neither reads nor hangs up after the polite end.
+        if quiet > idle.saturating_add(header_read) {
+            self.command(Order::Cut);
+        }
+        false
+    }
+}
+
+/// An open request of a connection, from its head to the end of its answer's body.
+#[derive(Debug)]
+pub(super) struct OpenRequest {
+    activity: Arc<Activity>,
+    answered: bool,
+}
+
+impl OpenRequest {
+    /// Counts a request whose head has been read.
+    pub(super) fn begin(activity: &Arc<Activity>) -> Self {
+        activity.open_requests.fetch_add(1, Ordering::AcqRel);
+        activity.head_since.store(NEVER, Ordering::Relaxed);
+        Self { activity: Arc::clone(activity), answered: false }
+    }
+
+    /// The handler gave its answer; with it, the connection may leave HTTP.
+    pub(super) fn answered(&mut self, upgraded: bool) {
+        self.answered = true;
+        if upgraded {
+            // Before hyper hands the stream on, so that whoever polls it next is woken by a cut.
+            self.activity.begin_upgraded();
+        }
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.activity.aborted.fetch_add(1, Ordering::Relaxed);
+            if self.activity.is_flooded() {
+                self.activity.command(Order::Cut);
+            }
+        }
+        self.activity.quiet_since.store(self.activity.now(), Ordering::Relaxed);
+        self.activity.open_requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The open connections of a server.
+#[derive(Debug)]
+pub(super) struct Connections {
+    open: DashMap<u64, Arc<Activity>>,
+    next: AtomicU64,
+    sweeps: Arc<AtomicU64>,
+    stats: Arc<ServerStats>,
+    tracker: TaskTracker,
+}
+
+impl Connections {
+    pub(super) fn new(stats: Arc<ServerStats>) -> Self {
+        let (next, sweeps) = (AtomicU64::new(0), Arc::new(AtomicU64::new(0)));
+        Self { open: DashMap::new(), next, sweeps, stats, tracker: TaskTracker::new() }
+    }
+
+    /// Enters a new connection; it is open until the guard is dropped.
+    pub(super) fn enter(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> ConnectionGuard {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let activity = Arc::new(Activity::new(Arc::clone(&self.sweeps)));
+        self.open.insert(id, Arc::clone(&activity));
+        self.stats.count_accepted();
+        let token = self.tracker.token();
+        ConnectionGuard { id, activity, connections: Arc::clone(self), _permit: permit, _token: token }
+    }
+
+    /// Owner of every task that serves a connection or a stream.
+    pub(super) fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
+    /// How many connections are open.
+    pub(super) fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Gives every open connection an order.
+    pub(super) fn command(&self, order: Order) {
+        for connection in &self.open {
+            connection.command(order);
+        }
+    }
+
+    /// Waits until every connection, upgraded ones too, and every task is gone.
+    pub(super) async fn gone(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Sweeps for ever: the limits of time hold while this runs.
+    pub(super) async fn sweep(&self, limits: &ServerLimits) {
+        let shortest = limits.header_read.min(limits.connection_idle);
+        let pause = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let in_sweeps = |limit: Duration| u64::try_from(limit.as_millis().div_ceil(pause.as_millis())).unwrap_or(NEVER);
+        let (header_read, idle) = (in_sweeps(limits.header_read), in_sweeps(limits.connection_idle));
+        loop {
+            tokio::time::sleep(pause).await;
+            let now = self.sweeps.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            for connection in &self.open {
+                if connection.sweep(now, header_read, idle) {
+                    self.stats.count_protocol_error();
+                }
+            }
+        }
+    }
+}
+
+/// A connection's place among the open ones.
+#[derive(Debug)]
+pub(super) struct ConnectionGuard {
+    id: u64,
+    activity: Arc<Activity>,
+    connections: Arc<Connections>,
+    _permit: OwnedSemaphorePermit,
+    _token: TaskTrackerToken,
+}
+
+impl ConnectionGuard {
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.connections.open.remove(&self.id);
+        self.connections.stats.count_closed();
+    }
+}
+
+/// Spawns the tasks of HTTP/2 streams where the drain waits for them.
+#[derive(Clone, Debug)]
+pub(super) struct TrackedExecutor(pub(super) TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for TrackedExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(self.0.spawn(future));
+    }
+}
+
+/// Drives a hyper connection under its orders; the answer is `None` when it was cut.
+pub(super) async fn obey<C, T>(
+    activity: &Activity,
+    mut connection: Pin<Box<C>>,
+    close: impl Fn(Pin<&mut C>),
+) -> Option<T>
+where
+    C: Future<Output = T>,
+{
+    let mut closing = false;
+    std::future::poll_fn(|cx| {
+        match activity.poll_order(cx) {
+            Order::Serve => {}
+            Order::Close if closing => {}
+            Order::Close => {
+                closing = true;
+                close(connection.as_mut());
+            }
+            Order::Cut => return Poll::Ready(None),
+        }
+        connection.as_mut().poll(cx).map(Some)
+    })
+    .await
+}

@@ -1,0 +1,224 @@
+//! Slow, large, idle and flooding clients. Times here are short limits or none: what is asserted is order.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::server::ServerLimits;
+use crate::server::testing::*;
+
+const SHORT: Duration = Duration::from_millis(80);
+
+#[tokio::test]
+async fn a_slow_request_head_is_cut_while_an_idle_connection_lives() {
+    let world = World::start(None, ServerLimits { header_read: SHORT, ..patient() });
+    let (mut idle, _connection) = http1(world.connect().await).await;
+    text(idle.send_request(get("/")).await.unwrap()).await;
+
+    let mut slow = world.connect().await;
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: te").await.unwrap();
+    let _ = soon(slow.read_to_end(&mut Vec::new())).await;
+    assert_eq!(world.stats.protocol_errors(), 1);
+
+    idle.ready().await.unwrap();
+    assert_eq!(idle.send_request(get("/")).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_client_that_never_shakes_hands_is_cut() {
+    let authority = Authority::new("one");
+    let settings = tls(vec![authority.server(&["a.example"])]);
+    let world = World::start(Some(settings), ServerLimits { handshake: SHORT, ..patient() });
+    let mut silent = world.connect().await;
+    let _ = soon(silent.read_to_end(&mut Vec::new())).await;
+    assert_eq!(world.stats.handshake_failures(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_with_an_open_request_is_not() {
+    let limits = ServerLimits { connection_idle: SHORT, header_read: SHORT, ..patient() };
+    let mut world = World::start(None, limits);
+    let (mut sender, _streaming) = http1(world.connect().await).await;
+    let response = sender.send_request(get("/streamed")).await.unwrap();
+    let (mut sender2, _streaming2) = http2(world.connect().await).await;
+    let response2 = sender2.send_request(get2("/streamed")).await.unwrap();
+
+    // Six idle connections, one after the other, live out their whole time.
+    for _ in 0..3 {
+        let (mut sender, closed) = http1(world.connect().await).await;
+        text(sender.send_request(get("/")).await.unwrap()).await;
+        soon(closed).await.unwrap().unwrap();
+        let (mut sender, closed) = http2(world.connect().await).await;
+        text(sender.send_request(get2("/")).await.unwrap()).await;
+        soon(closed).await.unwrap().unwrap();
+    }
+    let mut silent = world.connect().await;
+    assert_eq!(soon(silent.read_to_end(&mut Vec::new())).await.unwrap(), 0);
+
+    assert_eq!(world.stats.open(), 2);
+    world.gate.add_permits(2);
+    assert_eq!(text(response).await, "first last");
+    assert_eq!(text(response2).await, "first last");
+    assert_eq!(world.entered.recv().await.unwrap(), "/streamed");
+    assert_eq!(world.stats.protocol_errors(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_cut() {
+    let authority = Authority::new("one");
+    let limits = ServerLimits { connection_idle: SHORT, ..patient() };
+    for settings in [None, Some(tls(vec![authority.server(&["a.example"])]))] {
+        let mut world = World::start(settings.clone(), limits.clone());
+        let request = b"GET /endless HTTP/1.1\r\nhost: test\r\n\r\n";
+        let mut stream = world.connect().await;
+        if settings.is_some() {
+            let mut stream = shake_hands(stream, "a.example", authority.trusted(None, &[])).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            assert_eq!(soon(world.entered.recv()).await.unwrap(), "/endless");
+            assert_eq!(soon(world.entered.recv()).await.unwrap(), "/endless dropped");
+        } else {
+            stream.write_all(request).await.unwrap();
+            assert_eq!(soon(world.entered.recv()).await.unwrap(), "/endless");
+            assert_eq!(soon(world.entered.recv()).await.unwrap(), "/endless dropped");
+        }
+        assert_eq!(world.stats.protocol_errors(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_never_idle() {
+    let world = World::start(None, ServerLimits { connection_idle: SHORT, header_read: SHORT, ..patient() });
+    let (mut sender, _connection) = http1(world.connect().await).await;
+    let mut request = get("/upgraded");
+    request.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    request.headers_mut().insert("upgrade", "echo".parse().unwrap());
+    let response = sender.send_request(request).await.unwrap();
+    let mut stream = hyper_util::rt::TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    for _ in 0..3 {
+        let (mut sender, closed) = http1(world.connect().await).await;
+        text(sender.send_request(get("/")).await.unwrap()).await;
+        soon(closed).await.unwrap().unwrap();
+    }
+    stream.write_all(b"alive").await.unwrap();
+    let mut echo = [0; 5];
+    soon(stream.read_exact(&mut echo)).await.unwrap();
+    assert_eq!(&echo, b"alive");
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_fields_is_refused() {
+    for header_count in [20, 100] {
+        let mut world = World::start(None, ServerLimits { header_count, ..patient() });
+        let fields = |mut request: http::Request<_>, count| {
+            for number in 0..count {
+                request.headers_mut().append("x-field", number.to_string().parse().unwrap());
+            }
+            request
+        };
+        let (mut sender, _connection) = http1(world.connect().await).await;
+        let response = sender.send_request(fields(get("/"), header_count - 1)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        text(response).await;
+        sender.ready().await.unwrap();
+        let refused = sender.send_request(fields(get("/"), header_count)).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+
+        let (mut sender, _connection) = http2(world.connect().await).await;
+        let refused = sender.send_request(fields(get2("/"), header_count + 1)).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        assert_eq!(world.stats.protocol_errors(), 2, "one by each protocol");
+        assert_eq!(world.entered.recv().await.unwrap(), "/");
+        assert!(world.entered.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_bytes_is_refused() {
+    let mut world = World::start(None, ServerLimits { header_bytes: 16 * 1024, ..patient() });
+    let large = "x".repeat(20 * 1024);
+    let mut stream = world.connect().await;
+    let head = format!("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\nx-large: {large}\r\n\r\n");
+    // The server may hang up before it has read all of it.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = soon(stream.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
+
+    let (mut sender, _connection) = http2(world.connect().await).await;
+    let mut request = get2("/");
+    request.headers_mut().insert("x-large", large.parse().unwrap());
+    if let Ok(refused) = sender.send_request(request).await {
+        assert_eq!(refused.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    assert!(world.entered.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn beyond_the_limit_a_connection_waits_until_one_is_free() {
+    let mut world = World::start(None, ServerLimits { connections: 1, ..patient() });
+    let (mut first, _connection) = http1(world.connect().await).await;
+    text(first.send_request(get("/first")).await.unwrap()).await;
+    let (mut second, _connection) = http1(world.connect().await).await;
+    let waiting = tokio::spawn(async move { second.send_request(get("/second")).await.unwrap().status() });
+    for _ in 0..3 {
+        first.ready().await.unwrap();
+        text(first.send_request(get("/first")).await.unwrap()).await;
+        assert_eq!(world.entered.recv().await.unwrap(), "/first");
+    }
+    assert_eq!(world.stats.accepted(), 1);
+    drop(first);
+    assert_eq!(soon(waiting).await.unwrap(), StatusCode::OK);
+    assert_eq!(world.stats.accepted(), 2);
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_wait_their_turn() {
+    let mut world = World::start(None, ServerLimits { streams_per_connection: 1, ..patient() });
+    let (mut sender, _connection) = http2(world.connect().await).await;
+    // The first answer shows that the server's settings have arrived.
+    text(sender.send_request(get2("/first")).await.unwrap()).await;
+    let gated = tokio::spawn(sender.send_request(get2("/gated")));
+    assert_eq!(world.entered.recv().await.unwrap(), "/first");
+    assert_eq!(world.entered.recv().await.unwrap(), "/gated");
+    let mut clone = sender.clone();
+    let waiting = tokio::spawn(async move { clone.send_request(get2("/waiting")).await.unwrap().status() });
+    let (mut other, _connection) = http1(world.connect().await).await;
+    for _ in 0..5 {
+        other.ready().await.unwrap();
+        text(other.send_request(get("/other")).await.unwrap()).await;
+        assert_eq!(world.entered.recv().await.unwrap(), "/other");
+    }
+    world.gate.add_permits(1);
+    assert_eq!(text(soon(gated).await.unwrap().unwrap()).await, "through");
+    assert_eq!(soon(waiting).await.unwrap(), StatusCode::OK);
+    assert_eq!(world.entered.recv().await.unwrap(), "/waiting");
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_taken_back_ends_the_connection() {
+    let mut world = World::start(None, patient());
+    let (mut sender, connection) = http2(world.connect().await).await;
+    let mut sent = 0;
+    while !connection.is_finished() && sent < 20_000 {
+        let Ok(()) = sender.ready().await else { break };
+        let request = tokio::spawn(sender.send_request(get2("/gated")));
+        tokio::select! {
+            entered = world.entered.recv() => assert!(entered.is_some()),
+            () = connection_closed(&connection) => {}
+        }
+        request.abort();
+        sent += 1;
+    }
+    assert!((100..20_000).contains(&sent), "{sent}");
+    assert_eq!(world.stats.protocol_errors(), 1);
+    // The server serves on.
+    let (mut sender, _connection) = http2(world.connect().await).await;
+    assert_eq!(sender.send_request(get2("/")).await.unwrap().status(), StatusCode::OK);
+}
+
+async fn connection_closed<T>(connection: &tokio::task::JoinHandle<T>) {
+    while !connection.is_finished() {
+        tokio::task::yield_now().await;
+    }
+}

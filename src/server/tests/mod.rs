@@ -1,0 +1,7 @@
+//! The server over loopback, with real clients.
+
+mod drain;
+mod http;
+mod limits;
+mod peers;
+mod tls;

@@ -1,0 +1,128 @@
+//! Floods of HTTP/2 frames, and of requests.
+
+use tokio_rustls::TlsConnector;
+
+use crate::support::{HOST, RawConnection, Script, World, eventually};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+async fn http2(world: &World) -> RawConnection {
+    let mut config = world.authority.client_config(None);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let socket = tokio::net::TcpStream::connect(world.gate.address()).await.unwrap();
+    let connecting = TlsConnector::from(std::sync::Arc::new(config)).connect(HOST.try_into().unwrap(), socket);
+    let mut connection = RawConnection::new(connecting.await.unwrap());
+    connection.send(PREFACE).await;
+    connection
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A literal field without indexing (RFC 7541 section 6.2.2).
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let length = |text: &str| u8::try_from(text.len()).ok().filter(|length| *length < 127).unwrap();
+    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+}
+
+fn head(path: &str) -> Vec<u8> {
+    let fields = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", path)];
+    fields.iter().flat_map(|(name, value)| literal(name, value)).collect()
+}
+
+async fn serves_on(world: &World) {
+    assert_eq!(world.gate.get("/things/after").bearer(&world.token()).send_http2().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_flood_of_continuations_ends_the_connection() {
+    let world = World::start(|gate| gate).await;
+    let before = world.gate.resident_kib();
+    let mut connection = http2(&world).await;
+    connection.send(frame(HEADERS, END_STREAM, 1, &head("/things/1"))).await;
+    let filler: Vec<u8> = (0..100).flat_map(|_| literal("x-filler", &"a".repeat(100))).collect();
+    for _ in 0..1000 {
+        connection.send(frame(CONTINUATION, 0, 1, &filler)).await;
+    }
+    connection.hangs_up().await;
+    world.upstream.heard_nothing();
+    serves_on(&world).await;
+    let grown = world.gate.resident_kib().saturating_sub(before);
+    assert!(grown < 16 * 1024, "10 MB of continuations grew the gate by {grown} KiB");
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_taken_back_ends_the_connection_and_each_request_has_its_record() {
+    let world = World::start(|gate| gate).await;
+    let mut connection = http2(&world).await;
+    for number in 0..5000 {
+        let stream = 2 * number + 1;
+        connection.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &head("/things/flood"))).await;
+        connection.send(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await;
+    }
+    connection.hangs_up().await;
+    serves_on(&world).await;
+    let records = world.gate.settled_audit().await;
+    let of_it: Vec<_> = records.iter().filter(|record| record.is_request_to("/things/flood")).collect();
+    let mut ids: Vec<&str> = of_it.iter().map(|record| record.text("request_id")).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), of_it.len(), "a request has two records");
+    assert!(of_it.len() < 1000, "{} requests were let in", of_it.len());
+    world.upstream.received().iter().for_each(|received| assert_eq!(received.target, "/things/after"));
+}
+
+#[tokio::test]
+async fn a_small_head_that_unpacks_to_a_large_one_is_refused() {
+    let world = World::start(|gate| gate).await;
+    let before = world.gate.resident_kib();
+    let mut connection = http2(&world).await;
+    // One field of 3 kB into the dynamic table, then a byte for each time it is meant again.
+    let value = "a".repeat(3000);
+    let mut fields = head("/things/bomb");
+    fields.extend([0x40, 1, b'x', 0x7f]);
+    let rest = value.len() - 127;
+    fields.extend([u8::try_from(rest % 128).unwrap() | 0x80, u8::try_from(rest / 128).unwrap()]);
+    fields.extend(value.as_bytes());
+    fields.extend(vec![0x80 | 62; 10_000]);
+    connection.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields)).await;
+    let request = world.gate.get("/things/after").bearer(&world.token());
+    assert_eq!(request.send_http2().await.status, 200);
+    assert_eq!(world.upstream.only().target, "/things/after");
+    let grown = world.gate.resident_kib().saturating_sub(before);
+    assert!(grown < 16 * 1024, "30 MB of fields in 13 kB grew the gate by {grown} KiB");
+    drop(connection);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_are_refused_and_those_within_are_served() {
+    let world = World::start(|gate| gate.config(serde_json::json!({ "limits": { "concurrent_requests": 20 } }))).await;
+    world.upstream.script("/things/silent", Script::Silence);
+    let token = world.token();
+    let mut sender = world.gate.http2().await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let request = world.gate.get("/things/silent").bearer(&token).into_http2();
+        waiting.push(tokio::spawn(sender.send_request(request)));
+    }
+    eventually("all of them to wait", || async { (world.upstream.received().len() == 20).then_some(()) }).await;
+    for _ in 0..50 {
+        let refused = world.gate.get("/things/over").bearer(&token).send().await;
+        assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, Some("1")));
+    }
+    assert_eq!(world.upstream.received().len(), 20);
+    for request in &waiting {
+        request.abort();
+    }
+    drop(sender);
+    let served = || async { (world.gate.get("/things/1").bearer(&token).send().await.status == 200).then_some(()) };
+    eventually("room again", served).await;
+}

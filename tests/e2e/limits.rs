@@ -1,0 +1,177 @@
+//! Limits of connections, heads and requests at once.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::support::{Answer, HOST, RawConnection, Script, World, eventually, within};
+
+async fn with(limits: serde_json::Value) -> World {
+    World::start(|gate| gate.config(json!({ "limits": limits }))).await
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_fields_is_refused_by_both_protocols() {
+    let world = with(json!({ "header_count": 30 })).await;
+    let token = world.token();
+    let draft =
+        |count: usize| (0..count).fold(world.gate.get("/things/1").bearer(&token), |draft, _| draft.header("x-a", "b"));
+    // `Host` and `Authorization` count too.
+    assert_eq!(draft(28).send().await.status, 200);
+    assert_eq!(draft(29).send().await.status, 431);
+    assert_eq!(draft(29).send_http2().await.status, 200, "`:authority` is no field");
+    assert_eq!(draft(30).send_http2().await.status, 431);
+    assert_eq!(world.upstream.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_bytes_is_refused_by_both_protocols() {
+    let world = with(json!({ "header_bytes": "16KiB" })).await;
+    let token = world.token();
+    let large = "x".repeat(20 * 1024);
+    let mut connection = world.gate.raw().await;
+    connection
+        .send(format!(
+            "GET /things/1 HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {token}\r\nX-A: {large}\r\n\r\n"
+        ))
+        .await;
+    let status = connection.answer().await.map(|answer| answer.status);
+    assert!(status.is_none_or(|status| status == 431), "{status:?}");
+    let mut sender = world.gate.http2().await;
+    let request = world.gate.get("/things/1").bearer(&token).header("x-a", &large).into_http2();
+    if let Ok(answer) = within("an answer", sender.send_request(request)).await {
+        assert_eq!(answer.status(), 431);
+    }
+    world.upstream.heard_nothing();
+    assert_eq!(world.gate.get("/things/1").bearer(&token).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not() {
+    let world = with(json!({ "connection_idle": "1s", "header_read": "1s" })).await;
+    let token = world.token();
+    let (pieces, script) = Script::pieces("text/plain");
+    world.upstream.script("/things/slow", script);
+    let answer = world.gate.get("/things/slow").bearer(&token).begin().await;
+    // The idle ones live out their whole time one after the other, which is longer than the limit.
+    for _ in 0..2 {
+        world.gate.raw().await.ends().await;
+    }
+    pieces.send("whole".into()).await.unwrap();
+    drop(pieces);
+    assert_eq!(Answer::read(answer).await.text(), "whole");
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_waits_for_its_turn() {
+    let world = with(json!({ "connections": 2 })).await;
+    let token = world.token();
+    let ask = || world.gate.get("/things/1").bearer(&token).into_http1();
+    let mut first = world.gate.http1().await;
+    let mut second = world.gate.http1().await;
+    for connection in [&mut first, &mut second] {
+        Answer::read(connection.send_request(ask()).await.unwrap()).await;
+    }
+    let gate = &world.gate;
+    let third = async { gate.get("/things/third").bearer(&token).send().await.status };
+    tokio::pin!(third);
+    for _ in 0..5 {
+        tokio::select! {
+            biased;
+            _ = &mut third => panic!("a third connection was served"),
+            answer = first.send_request(ask()) => { Answer::read(answer.unwrap()).await; }
+        }
+        first.ready().await.unwrap();
+    }
+    drop(second);
+    assert_eq!(within("the third", third).await, 200);
+}
+
+#[tokio::test]
+async fn a_stream_beyond_the_limit_of_its_connection_waits_for_its_turn() {
+    let world = with(json!({ "streams_per_connection": 2 })).await;
+    world.upstream.script("/things/silent", Script::Silence);
+    let token = world.token();
+    let request = |path: &str| world.gate.get(path).bearer(&token).into_http2();
+    let mut sender = world.gate.http2().await;
+    // The first answer shows that the gate's settings have arrived.
+    Answer::read(sender.send_request(request("/things/1")).await.unwrap()).await;
+    let silent = [0, 1].map(|_| tokio::spawn(sender.send_request(request("/things/silent"))));
+    eventually("two streams", || async { (world.upstream.received().len() == 3).then_some(()) }).await;
+    let third = tokio::spawn(sender.send_request(request("/things/third")));
+    for _ in 0..5 {
+        assert_eq!(world.gate.get("/things/other").bearer(&token).send().await.status, 200);
+    }
+    assert!(!world.upstream.received().iter().any(|received| received.target == "/things/third"));
+    silent[0].abort();
+    assert_eq!(within("the third", third).await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_stream_counts_among_the_requests_at_once_until_its_end() {
+    let world = with(json!({ "concurrent_requests": 1 })).await;
+    let token = world.token();
+    let (pieces, script) = Script::pieces("text/event-stream");
+    world.upstream.script("/things/events", script);
+    let events = world.gate.get("/things/events").bearer(&token).begin().await;
+
+    let refused = world.gate.get("/things/over").bearer(&token).send().await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(refused.json()["code"], "overloaded");
+    drop(pieces);
+    Answer::read(events).await;
+    eventually("room for the next", || async {
+        (world.gate.get("/things/next").bearer(&token).send().await.status == 200).then_some(())
+    })
+    .await;
+    let record = world.gate.audited("the refusal", |record| record.is_request_to("/things/over")).await;
+    assert_eq!((record.verdict(), record.number("status")), (("deny", "overloaded"), 503));
+}
+
+#[tokio::test]
+async fn a_websocket_counts_among_the_requests_at_once_until_it_closes() {
+    let world = World::start(|gate| {
+        gate.route("things", json!({ "path": "/things/{*rest}", "websocket": true }))
+            .config(json!({ "limits": { "concurrent_requests": 1 } }))
+    })
+    .await;
+    world.upstream.script("/things/socket", Script::WebSocketEcho);
+    let token = world.token();
+    let mut request = format!("wss://{HOST}/things/socket").into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let handshake = Box::pin(tokio_tungstenite::client_async(request, world.gate.stream().await));
+    let (mut socket, _) = within("the handshake", handshake).await.unwrap();
+    socket.send(Message::text("hello")).await.unwrap();
+    within("the echo", socket.next()).await.unwrap().unwrap();
+    assert_eq!(world.gate.get("/things/over").bearer(&token).send().await.status, 503);
+    socket.close(None).await.unwrap();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    drop(socket);
+    eventually("room for the next", || async {
+        (world.gate.get("/things/next").bearer(&token).send().await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_that_could_not_hold_every_request_refuses_to_start() {
+    let (code, told) = World::refused(|gate| gate.config(json!({ "audit": { "queue": 100 } }))).await;
+    assert_eq!(code, 2, "{told}");
+    assert!(told.contains("audit queue of 100 is too small") && told.contains("limits.concurrent_requests"), "{told}");
+}
+
+#[tokio::test]
+async fn a_connection_that_never_shakes_hands_is_hung_up_on() {
+    let world = with(json!({ "handshake": "1s" })).await;
+    let mut silent = RawConnection::new(TcpStream::connect(world.gate.address()).await.unwrap());
+    silent.ends().await;
+    let mut halfway = RawConnection::new(TcpStream::connect(world.gate.address()).await.unwrap());
+    halfway.send(b"\x16\x03\x01\x02\x00\x01").await;
+    halfway.hangs_up().await;
+    eventually("both to be counted", || async {
+        (world.gate.metric("doorward_handshake_failures", &[]).await >= 2.0).then_some(())
+    })
+    .await;
+}
