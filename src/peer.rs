@@ -39,6 +39,17 @@ pub struct ClientCertificate {
     pub sha256: [u8; 32],
 }
 
+/// What the server found of a request before anybody read it: a fault here is answered and recorded like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Nothing against it.
+    Admitted,
+    /// The connection's client certificate is worth nothing any more, and its listener requires one.
+    CertificateBarred,
+    /// More header fields than the server's limit.
+    TooManyFields,
+}
+
 /// Who connected. One for each connection.
 #[derive(Clone, Debug)]
 pub struct Peer {

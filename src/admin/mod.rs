@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use serde::Serialize;
 
 use crate::body::{self, Body};
-use crate::peer::Peer;
+use crate::peer::{Admission, Peer};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
@@ -77,7 +77,24 @@ impl Admin {
 
     /// Answers one request.
     #[must_use]
-    pub fn handle<B>(&self, request: &Request<B>, peer: &Peer) -> Response<Body> {
+    pub fn handle<B>(&self, request: &Request<B>, peer: &Peer, admission: Admission) -> Response<Body> {
+        let mut response = self.answer(request, peer, admission);
+        if *request.method() == Method::HEAD {
+            body::keep_head_only(&mut response);
+        }
+        response
+    }
+
+    fn answer<B>(&self, request: &Request<B>, peer: &Peer, admission: Admission) -> Response<Body> {
+        match admission {
+            Admission::Admitted => {}
+            Admission::CertificateBarred => {
+                return text(StatusCode::FORBIDDEN, "the client certificate no longer holds\n");
+            }
+            Admission::TooManyFields => {
+                return text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields\n");
+            }
+        }
         if !self.may_ask(request.headers(), peer) {
             let mut response = text(StatusCode::UNAUTHORIZED, "a bearer token or a client certificate is required\n");
             let challenge = HeaderValue::from_static("Bearer realm=\"doorward admin\"");
@@ -157,7 +174,7 @@ mod tests {
         for token in tokens {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        admin.handle(&request.body(()).unwrap(), &peer).status().as_u16()
+        admin.handle(&request.body(()).unwrap(), &peer, Admission::Admitted).status().as_u16()
     }
 
     #[test]

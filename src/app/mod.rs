@@ -208,8 +208,8 @@ fn bind_admin(
     let settings = admin_listener(configured).map_err(AppError::Listener)?;
     let admin = Arc::new(Admin::new(admin_settings(configured), metrics.clone(), readiness, refresh));
     let answering = admin.clone();
-    let handler: crate::server::Handler = Arc::new(move |request, peer| {
-        let answer = answering.handle(&request, &peer);
+    let handler: crate::server::Handler = Arc::new(move |request, peer, admission| {
+        let answer = answering.handle(&request, &peer, admission);
         std::future::ready(answer).boxed()
     });
     let server = Server::bind(vec![settings], limits(&checked.limits), handler, shutdown.clone())?;

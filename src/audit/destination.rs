@@ -157,14 +157,17 @@ impl RotatedFile {
             path.push(format!(".{number}"));
             PathBuf::from(path)
         };
+        // Out of the way first: were this the step that fails, the old files would move up at every attempt. One that
+        // an attempt left there goes on first, and this file has its turn at the next line.
+        if self.settings.keep > 0 && !numbered(0).is_file() {
+            rename_if_there(&self.settings.path, &numbered(0))?;
+        }
         // From the oldest on: each takes the name of the one before it, so nothing is overwritten but the oldest.
-        for number in (1..self.settings.keep).rev() {
+        for number in (0..self.settings.keep).rev() {
             rename_if_there(&numbered(number), &numbered(number.saturating_add(1)))?;
         }
         if self.settings.keep == 0 {
             fs::remove_file(&self.settings.path)?;
-        } else {
-            rename_if_there(&self.settings.path, &numbered(1))?;
         }
         (self.file, self.bytes) = open(&self.settings.path)?;
         Ok(())
@@ -238,6 +241,35 @@ mod tests {
         names.sort();
         assert_eq!(names, ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]);
         assert_eq!(fs::read_to_string(directory.path().join("audit.jsonl.2")).unwrap(), "bbbb\n");
+    }
+
+    #[test]
+    fn a_rotation_that_cannot_be_done_moves_nothing_however_often_it_is_tried() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        fs::write(directory.path().join("audit.jsonl.1"), "older\n").unwrap();
+        let mut sink = sink(&path, 4, 3);
+        write(&mut sink, "now\n");
+        // A directory in the way of the first step.
+        fs::create_dir_all(directory.path().join("audit.jsonl.0/in-the-way")).unwrap();
+        for _ in 0..5 {
+            sink.begin(4).unwrap_err();
+        }
+        assert_eq!(fs::read_to_string(directory.path().join("audit.jsonl.1")).unwrap(), "older\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "now\n");
+
+        fs::remove_dir_all(directory.path().join("audit.jsonl.0")).unwrap();
+        write(&mut sink, "next\n");
+        assert_eq!(fs::read_to_string(directory.path().join("audit.jsonl.1")).unwrap(), "now\n");
+        assert_eq!(fs::read_to_string(directory.path().join("audit.jsonl.2")).unwrap(), "older\n");
+
+        fs::write(directory.path().join("audit.jsonl.0"), "left\n").unwrap();
+        for line in ["a\n", "bbbb\n"] {
+            write(&mut sink, line);
+        }
+        let mut files = (1..=3).map(|number| directory.path().join(format!("audit.jsonl.{number}")));
+        let whole: String = files.by_ref().map(|file| fs::read_to_string(file).unwrap()).collect();
+        assert!(whole.contains("left\n") && whole.contains("now\n"), "{whole}");
     }
 
     #[test]

@@ -84,10 +84,10 @@ impl LineWriter {
         }
         match &record.upstream {
             None => line.push_str(",\"upstream\":null"),
-            Some((name, address)) => {
+            Some(name) => {
                 line.push_str(",\"upstream\":{\"name\":");
                 quoted(line, name);
-                text(line, "address", Some(address));
+                text(line, "address", record.upstream_address.as_deref());
                 line.push('}');
             }
         }
@@ -325,7 +325,8 @@ mod tests {
         allowed.principal = Some(Arc::new(Principal::anonymous(Timestamp::default())));
         allowed.credential_id = Some("j1".into());
         allowed.credential_expires_at = Some(Timestamp::from_unix_seconds(1_800_000_000));
-        allowed.upstream = Some(("billing".into(), "http://10.0.0.7:8080".into()));
+        allowed.upstream = Some("billing".into());
+        allowed.upstream_address = Some("http://10.0.0.7:8080".into());
         allowed.trace_id = Some("0af7651916cd43dd8448eb211c80319c".to_owned());
         let allowed = parsed(allowed);
         assert_eq!(names(&denied), names(&allowed));

@@ -89,8 +89,10 @@ pub struct RequestRecord {
     pub credential_id: Option<Arc<str>>,
     /// End of the injected credential.
     pub credential_expires_at: Option<Timestamp>,
-    /// Name and address of the upstream.
-    pub upstream: Option<(Arc<str>, Arc<str>)>,
+    /// Name of the upstream.
+    pub upstream: Option<Arc<str>>,
+    /// Its address that was asked last.
+    pub upstream_address: Option<Arc<str>>,
     /// Status of the answer; 0 when the caller was gone before one was sent.
     pub status: u16,
     /// Bytes of the request's body that were read.
@@ -135,6 +137,7 @@ impl RequestRecord {
             credential_id: None,
             credential_expires_at: None,
             upstream: None,
+            upstream_address: None,
             status: 0,
             request_bytes: 0,
             response_bytes: 0,

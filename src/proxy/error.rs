@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::audit::Decision;
 use crate::credential::CredentialError;
 use crate::identity::IdentityError;
+use crate::peer::Admission;
 use crate::policy::{Denied, DenyReason};
 use crate::target::TargetError;
 use crate::telemetry::Outcome;
@@ -24,6 +25,15 @@ pub enum ProxyError {
     /// Its body is larger than the route allows.
     #[error("the body is larger than the route allows")]
     BodyTooLarge,
+    /// Its body outgrew what the route allows while it was sent.
+    #[error("the body grew larger than the route allows")]
+    BodyOutgrew,
+    /// It has more header fields than the server takes.
+    #[error("it has more header fields than the limit")]
+    TooManyFields,
+    /// Its connection's client certificate no longer holds, and the listener requires one.
+    #[error("the connection's client certificate is no longer vouched for")]
+    CertificateBarred,
     /// It asks for an upgrade that its route does not offer.
     #[error("the route offers no such upgrade")]
     UpgradeRefused,
@@ -56,13 +66,22 @@ impl From<UpstreamError> for ProxyError {
         if let UpstreamError::RequestBody(cause) = &error
             && cause.is::<BodyTooLarge>()
         {
-            return Self::BodyTooLarge;
+            return Self::BodyOutgrew;
         }
         Self::Upstream(error)
     }
 }
 
 impl ProxyError {
+    /// What the server found, if it stands against the request.
+    pub(super) const fn of(admission: Admission) -> Option<Self> {
+        match admission {
+            Admission::Admitted => None,
+            Admission::CertificateBarred => Some(Self::CertificateBarred),
+            Admission::TooManyFields => Some(Self::TooManyFields),
+        }
+    }
+
     /// The status of the answer.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
@@ -70,8 +89,9 @@ impl ProxyError {
             Self::Target(TargetError::MethodUnsupported) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UpgradeRefused => StatusCode::FORBIDDEN,
+            Self::BodyTooLarge | Self::BodyOutgrew => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UpgradeRefused | Self::CertificateBarred => StatusCode::FORBIDDEN,
             Self::Identity(error) => match error {
                 IdentityError::TwoKinds => StatusCode::BAD_REQUEST,
                 IdentityError::CrossOrigin | IdentityError::NotAccepted { .. } => StatusCode::FORBIDDEN,
@@ -106,7 +126,9 @@ impl ProxyError {
         match self {
             Self::Target(error) => error.code(),
             Self::NoRoute => "no_route",
-            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTooLarge | Self::BodyOutgrew => "body_too_large",
+            Self::TooManyFields => "header_fields_too_many",
+            Self::CertificateBarred => "certificate_barred",
             Self::UpgradeRefused => "upgrade_refused",
             Self::Identity(error) => error.code(),
             Self::Denied(denied) => denied.reason.code(),
@@ -124,7 +146,9 @@ impl ProxyError {
         match self {
             Self::Target(_) => "The request's method, host or path is malformed or can be read in two ways.",
             Self::NoRoute => "Nothing is served at this address.",
-            Self::BodyTooLarge => "The request's body is larger than this address takes.",
+            Self::TooManyFields => "The request has more header fields than are taken.",
+            Self::CertificateBarred => "The client certificate of this connection no longer holds. Connect again.",
+            Self::BodyTooLarge | Self::BodyOutgrew => "The request's body is larger than this address takes.",
             Self::UpgradeRefused => "This address does not offer the upgrade that the request asks for.",
             Self::Identity(error) => match error {
                 IdentityError::Missing => "Sign in, or send a token that this address accepts.",
@@ -147,8 +171,10 @@ impl ProxyError {
     #[must_use]
     pub const fn decision(&self) -> Decision {
         match self {
-            Self::Credential(_) | Self::Upstream(_) => Decision::Allow,
-            Self::Target(_)
+            Self::Credential(_) | Self::Upstream(_) | Self::BodyOutgrew => Decision::Allow,
+            Self::TooManyFields
+            | Self::CertificateBarred
+            | Self::Target(_)
             | Self::NoRoute
             | Self::BodyTooLarge
             | Self::UpgradeRefused
@@ -164,8 +190,13 @@ impl ProxyError {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::Target(_) | Self::NoRoute | Self::BodyTooLarge | Self::UpgradeRefused => Outcome::Rejected,
-            Self::Identity(_) | Self::Denied(_) => Outcome::Denied,
+            Self::Target(_)
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::BodyOutgrew
+            | Self::TooManyFields
+            | Self::UpgradeRefused => Outcome::Rejected,
+            Self::Identity(_) | Self::Denied(_) | Self::CertificateBarred => Outcome::Denied,
             Self::Credential(_) | Self::Upstream(_) | Self::AuditFull | Self::Overloaded | Self::Internal(_) => {
                 Outcome::Failed
             }

@@ -142,21 +142,22 @@ impl HttpBody for Counted {
     }
 }
 
-/// The answer's body, which carries the exchange to its end: the record is written when the last byte went out, or
-/// when the caller hung up.
+/// The answer's body, which carries the exchange to its end: it is settled when the last frame is handed on, so that
+/// nobody can hold it by not reading on, or when the caller hangs up.
 pub(super) struct RecordedBody {
     inner: Body,
-    exchange: Exchange,
-    failed: bool,
-    ended: bool,
+    /// `None` once it is settled.
+    exchange: Option<Exchange>,
 }
 
 impl RecordedBody {
     /// Wraps `body`; `exchange` settles when it ends. Nobody reads the body of a `bodiless` answer.
     #[must_use]
     pub(super) fn wrap(body: Body, exchange: Exchange, bodiless: bool) -> Body {
-        let ended = bodiless || body.is_end_stream();
-        Body::new(Self { inner: body, exchange, failed: false, ended })
+        if bodiless || body.is_end_stream() {
+            return body;
+        }
+        Body::new(Self { inner: body, exchange: Some(exchange) })
     }
 }
 
@@ -166,22 +167,25 @@ impl HttpBody for RecordedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.exchange.entry.response_bytes += data.len() as u64;
+        let Poll::Ready(next) = &polled else { return polled };
+        let Self { inner, exchange } = &mut *self;
+        if let Some(Exchange { entry, outcome, .. }) = exchange {
+            match next {
+                Some(Ok(frame)) => {
+                    entry.response_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 }
-                self.ended = self.inner.is_end_stream();
+                Some(Err(error)) => {
+                    *outcome = Outcome::Failed;
+                    entry.code = error.downcast_ref::<StreamError>().map_or("response_cut", StreamError::code);
+                    entry.detail = Some(error.to_string());
+                }
+                None => {}
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.failed = true;
-                self.exchange.outcome = Outcome::Failed;
-                self.exchange.entry.code =
-                    error.downcast_ref::<StreamError>().map_or("response_cut", StreamError::code);
-                self.exchange.entry.detail = Some(error.to_string());
-            }
-            Poll::Ready(None) => self.ended = true,
-            Poll::Pending => {}
+        }
+        // Trailers are the last frame, and whoever reads them asks for no other.
+        let goes_on = matches!(next, Some(Ok(frame)) if frame.is_data() && !inner.is_end_stream());
+        if !goes_on {
+            *exchange = None;
         }
         polled
     }
@@ -197,11 +201,11 @@ impl HttpBody for RecordedBody {
 
 impl Drop for RecordedBody {
     fn drop(&mut self) {
+        let Some(Exchange { entry, .. }) = &mut self.exchange else { return };
         // A verdict stays on record, whether or not its caller listened to the end.
-        let was_refused = self.exchange.entry.decision == Decision::Deny;
-        if !self.ended && !self.failed && !was_refused {
-            self.exchange.entry.code = "caller_gone";
-            self.exchange.entry.detail = Some("the caller hung up before the answer's end".to_owned());
+        if entry.decision != Decision::Deny {
+            entry.code = "caller_gone";
+            entry.detail = Some("the caller hung up before the answer's end".to_owned());
         }
     }
 }

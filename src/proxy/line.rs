@@ -135,21 +135,23 @@ impl Proxy {
         let identity_headers = plain_identity.map(|plain| plain.lines(grant)).transpose()?;
 
         let upgrade = if asks_for_websocket(parts) { parts.extensions.remove::<OnUpgrade>() } else { None };
+        exchange.entry.upstream = Some(served.upstream.settings().name.clone());
+        let body = exchange.counting(body, grant.route().limits.body_bytes);
         let forward = Forward {
             target: &matched.target,
             headers: std::mem::take(&mut parts.headers),
-            body: exchange.counting(body, grant.route().limits.body_bytes),
+            body,
             downstream: arrival.downstream,
             request_id: &arrival.request_id,
             trace: arrival.trace,
             identity_headers: identity_headers.as_deref().unwrap_or_default(),
             protected: &served.protected,
             upgrade: upgrade.is_some(),
+            asked: &mut exchange.entry.upstream_address,
         };
         let forwarded = served.upstream.forward(forward, grant, &credential).await;
         exchange.note(Step::Upstream, began);
         let forwarded = forwarded?;
-        exchange.entry.upstream = Some((served.upstream.settings().name.clone(), forwarded.address));
         if let (Some(downstream), Some(upstream)) = (upgrade, forwarded.upgrade) {
             exchange.tunnel = Some(Tunnel { downstream, upstream });
         }

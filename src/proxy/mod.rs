@@ -24,9 +24,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +31,7 @@ use crate::audit::{Audit, Decision, RequestRecord};
 use crate::body::{self, Body};
 use crate::clock::{Clock, Timestamp};
 use crate::login::Login;
-use crate::peer::{Downstream, Peer};
+use crate::peer::{Admission, Downstream, Peer};
 use crate::route::EvidenceKind;
 use crate::shutdown::Shutdown;
 use crate::target::RequestTarget;
@@ -106,23 +103,26 @@ impl Proxy {
     }
 
     /// Answers one request, whatever happens to it, and leaves exactly one record.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+    pub async fn handle(&self, request: Request<Body>, peer: Arc<Peer>, admission: Admission) -> Response<Body> {
         let (started, now) = (Instant::now(), self.parts.clock.now());
         let snapshot = self.parts.snapshot.load_full();
         let (mut parts, body) = request.into_parts();
-        let body = if body.is_end_stream() { body::empty() } else { body.map_err(Into::into).boxed_unsync() };
 
         let downstream = snapshot.trusted_proxies.downstream(&peer, &parts.headers);
         let request_id = ids::request_id(&parts.headers, snapshot.trusted_proxies.trusts(&peer));
         let trace = TraceContext::of(&parts.headers);
         let audience = Audience::of(&parts.headers);
         let record = arrived(&parts, &peer, &downstream, &request_id, &trace, &snapshot, now);
+        let is_head = parts.method == Method::HEAD;
         let Ok(entry) = self.parts.audit.begin(record) else {
             self.parts.metrics.unrouted(Outcome::Failed);
             let error = &ProxyError::AuditFull;
             let refusal = Refusal { error, audience, request_id: &request_id, signed_in: false, route: None };
             let mut response = respond::refuse(&refusal);
-            response.headers_mut().insert("x-request-id", respond::request_id_header(&request_id));
+            response.headers_mut().insert(respond::REQUEST_ID, respond::request_id_header(&request_id));
+            if is_head {
+                body::keep_head_only(&mut response);
+            }
             return response;
         };
 
@@ -130,11 +130,13 @@ impl Proxy {
         let request_id_of = request_id.clone();
         let arrival =
             Arrival { snapshot: &snapshot, peer: &peer, downstream, request_id: request_id_of, trace: &trace, now };
-        let bodiless = parts.method == Method::HEAD;
         let passed = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => {
                 exchange.hold(permit);
-                self.pass(&arrival, &mut parts, body, &mut exchange).await
+                match ProxyError::of(admission) {
+                    Some(refused) => Err(refused),
+                    None => self.pass(&arrival, &mut parts, body, &mut exchange).await,
+                }
             }
             Err(_) => Err(ProxyError::Overloaded),
         };
@@ -161,7 +163,10 @@ impl Proxy {
                 response
             }
             None => {
-                let bodiless = bodiless || is_bodiless(response.status());
+                if is_head {
+                    body::keep_head_only(&mut response);
+                }
+                let bodiless = is_head || is_bodiless(response.status());
                 response.map(|body| RecordedBody::wrap(body, exchange, bodiless))
             }
         }

@@ -185,10 +185,15 @@ pub(super) fn request_id_header(request_id: &str) -> HeaderValue {
     HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// Whether the head asks for a WebSocket (RFC 6455 section 4.1).
+/// Whether the head asks for a WebSocket: both fields say so (RFC 6455 section 4.2.1).
 #[must_use]
 pub(super) fn asks_for_websocket(parts: &Parts) -> bool {
-    parts.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    let says = |name: header::HeaderName, wanted: &[u8]| {
+        let lines = parts.headers.get_all(name).iter();
+        let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted))
+    };
+    says(header::UPGRADE, b"websocket") && says(header::CONNECTION, b"upgrade")
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -50,6 +50,9 @@ const UPGRADED: u8 = 3;
 /// Requests that a client may take back within one sweep before its connection is a flood (CVE-2023-44487).
 const ABORTED_IN_A_SWEEP: u32 = 200;
 
+/// Idle connections that make room for newcomers in one go.
+const SHED_AT_ONCE: usize = 64;
+
 /// The marks of one connection.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -64,6 +67,10 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// Sweep at which the socket stopped taking bytes; `NEVER` while it takes them.
     stalled_since: AtomicU64,
+    /// The answers of an HTTP/2 connection: a client can leave one of them untaken while the socket moves.
+    answers: Mutex<Vec<Weak<AnswerMark>>>,
+    /// Whether the last request's body was left unread over HTTP/1.
+    left_unread: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -83,6 +90,8 @@ impl Activity {
             quiet_since: AtomicU64::new(now),
             head_since: AtomicU64::new(NEVER),
             stalled_since: AtomicU64::new(NEVER),
+            answers: Mutex::new(Vec::new()),
+            left_unread: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         }
@@ -165,6 +174,34 @@ impl Activity {
         }
     }
 
+    /// A mark for an answer whose frames may wait for the client; `None` where the socket's own marks tell as much.
+    pub(super) fn mark_answer(&self) -> Option<Arc<AnswerMark>> {
+        if self.phase.load(Ordering::Relaxed) != HTTP2 {
+            return None;
+        }
+        let mark = Arc::new(AnswerMark { sweeps: Arc::clone(&self.sweeps), waits_since: AtomicU64::new(NEVER) });
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&mark));
+        Some(mark)
+    }
+
+    /// For how many sweeps the client has left a frame of an answer untaken.
+    fn longest_wait(&self, now: u64) -> u64 {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|answer| answer.strong_count() > 0);
+        let since = answers.iter().filter_map(Weak::upgrade).map(|mark| mark.waits_since.load(Ordering::Relaxed)).min();
+        since.map_or(0, |since| now.saturating_sub(since))
+    }
+
+    /// What is left of a request's body will not be read.
+    pub(super) fn leave_unread(&self) {
+        self.left_unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending what nobody reads.
+    pub(super) fn has_left_unread(&self) -> bool {
+        self.left_unread.load(Ordering::Relaxed) && self.phase.load(Ordering::Relaxed) == HTTP1
+    }
+
     /// An error once an upgraded connection is cut. Nobody but its two directions polls it by then.
     pub(super) fn check_read(&self, cx: &Context<'_>) -> io::Result<()> {
         self.check(&self.reader, cx)
@@ -190,6 +227,14 @@ impl Activity {
         self.aborted.load(Ordering::Relaxed) > ABORTED_IN_A_SWEEP
     }
 
+    /// The sweep since which nothing happens here; `None` when something does, or did since the last sweep.
+    fn idle_since(&self, now: u64) -> Option<u64> {
+        let is_idle = self.phase.load(Ordering::Relaxed) != UPGRADED
+            && self.open_requests.load(Ordering::Acquire) == 0
+            && self.order() == Order::Serve;
+        Some(self.quiet_since.load(Ordering::Relaxed)).filter(|since| is_idle && *since < now)
+    }
+
     /// Judges the marks at a sweep. Answers true when the connection was cut for what its client did.
     fn sweep(&self, now: u64, header_read: u64, idle: u64) -> bool {
         let phase = self.phase.load(Ordering::Relaxed);
@@ -205,6 +250,15 @@ impl Activity {
             return false;
         }
         self.aborted.store(0, Ordering::Relaxed);
+        let untaken = self.longest_wait(now);
+        if untaken > idle.saturating_mul(2) {
+            self.command(Order::Cut);
+            return true;
+        }
+        if untaken > idle {
+            // Its other streams get as long again to finish.
+            self.command(Order::Close);
+        }
         if self.open_requests.load(Ordering::Acquire) > 0 {
             return false;
         }
@@ -225,6 +279,25 @@ impl Activity {
     }
 }
 
+/// Whether a frame of one answer waits for its client to take it.
+#[derive(Debug)]
+pub(super) struct AnswerMark {
+    sweeps: Arc<AtomicU64>,
+    waits_since: AtomicU64,
+}
+
+impl AnswerMark {
+    /// A frame was handed to the connection.
+    pub(super) fn handed(&self) {
+        self.waits_since.store(self.sweeps.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The connection asks for the next one.
+    pub(super) fn taken(&self) {
+        self.waits_since.store(NEVER, Ordering::Relaxed);
+    }
+}
+
 /// An open request of a connection, from its head to the end of its answer's body.
 #[derive(Debug)]
 pub(super) struct OpenRequest {
@@ -237,7 +310,13 @@ impl OpenRequest {
     pub(super) fn begin(activity: &Arc<Activity>) -> Self {
         activity.open_requests.fetch_add(1, Ordering::AcqRel);
         activity.head_since.store(NEVER, Ordering::Relaxed);
+        activity.left_unread.store(false, Ordering::Relaxed);
         Self { activity: Arc::clone(activity), answered: false }
+    }
+
+    /// The connection of this request.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// The handler gave its answer; with it, the connection may leave HTTP.
@@ -303,6 +382,20 @@ impl Connections {
     pub(super) fn command(&self, order: Order) {
         for connection in &self.open {
             connection.command(order);
+        }
+    }
+
+    /// Closes the connections that were longest without a request, so that a newcomer finds a place.
+    pub(super) fn shed_idle(&self) {
+        let now = self.sweeps.load(Ordering::Relaxed);
+        let mut idle: Vec<_> =
+            self.open.iter().filter_map(|open| open.idle_since(now).map(|since| (since, open.clone()))).collect();
+        let oldest = SHED_AT_ONCE.min(idle.len());
+        if oldest < idle.len() {
+            idle.select_nth_unstable_by_key(oldest, |(since, _)| *since);
+        }
+        for (_, activity) in idle.into_iter().take(oldest) {
+            activity.command(Order::Close);
         }
     }
 

@@ -30,7 +30,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::shutdown::Shutdown;
@@ -49,6 +49,9 @@ pub use self::tls::{
 
 /// How long connections that were cut get to let go of their tasks.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a newcomer waits before more idle connections are closed for it.
+const SHED_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -241,13 +244,14 @@ impl Drop for CutOnDrop {
     }
 }
 
-/// Accepts until the drain. At the limit of connections the next one waits for its turn, and behind it the queue.
+/// Accepts until the drain. At the limit of connections the longest idle ones are closed for the next one; while all are
+/// in use it waits for its turn, and behind it the queue.
 async fn accept(listener: BoundListener, slots: Arc<Semaphore>, connections: Arc<Connections>, shutdown: Shutdown) {
     let BoundListener { socket: listener, settings, .. } = listener;
     let accepting = async {
         loop {
             let (socket, address) = listener.accept().await;
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let Some(slot) = place(&slots, &connections).await else { return };
             let guard = connections.enter(slot);
             drop(connections.tracker().spawn(connection::serve(socket, address, guard, Arc::clone(&settings))));
         }
@@ -256,5 +260,19 @@ async fn accept(listener: BoundListener, slots: Arc<Semaphore>, connections: Arc
         biased;
         () = shutdown.draining() => {}
         () = accepting => {}
+    }
+}
+
+/// A place among the open connections; `None` once there are none to be had.
+async fn place(slots: &Arc<Semaphore>, connections: &Connections) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    let mut waiting = pin!(Arc::clone(slots).acquire_owned());
+    loop {
+        connections.shed_idle();
+        if let Ok(slot) = tokio::time::timeout(SHED_AGAIN, waiting.as_mut()).await {
+            return slot.ok();
+        }
     }
 }

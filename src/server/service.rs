@@ -9,19 +9,19 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::body::{Body, BoxError, empty};
-use crate::peer::Peer;
+use crate::body::{self, Body, BoxError};
+use crate::peer::{Admission, Peer};
 
-use super::activity::{Activity, OpenRequest, Order};
+use super::activity::{Activity, AnswerMark, OpenRequest, Order};
 use super::stats::ServerStats;
 use super::vouched::{Standing, Vouched, stranger};
 
-/// What answers requests. It is called once a request, with the connection's [`Peer`].
-pub type Handler = Arc<dyn Fn(Request<Incoming>, Arc<Peer>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+/// What answers requests. It is called once a request, with the connection's [`Peer`] and what the server found.
+pub type Handler = Arc<dyn Fn(Request<Body>, Arc<Peer>, Admission) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 /// The requests of one connection.
 pub(super) struct Requests {
@@ -47,24 +47,63 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
             // What the handshake settled no longer holds: a new one has to.
             self.activity.command(Order::Close);
         }
-        let handled = match standing {
-            Standing::Barred => refusal(StatusCode::FORBIDDEN),
+        let admission = if standing == Standing::Barred {
+            Admission::CertificateBarred
+        } else if request.headers().len() > self.header_count {
             // HTTP/2 bounds the bytes of a head alone, and 64 KiB hold two thousand fields.
-            _ if request.headers().len() > self.header_count => {
-                self.stats.count_protocol_error();
-                refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
-            }
-            Standing::Lost => (self.handler)(request, stranger(&self.peer)),
-            Standing::Good => (self.handler)(request, Arc::clone(&self.peer)),
+            self.stats.count_protocol_error();
+            Admission::TooManyFields
+        } else {
+            Admission::Admitted
         };
+        let peer = if standing == Standing::Good { Arc::clone(&self.peer) } else { stranger(&self.peer) };
+        let request = request.map(|body| received(body, &self.activity));
+        let handled = (self.handler)(request, peer, admission);
         Answer { handled, open: Some(open), may_upgrade }
     }
 }
 
-fn refusal(status: StatusCode) -> BoxFuture<'static, Response<Body>> {
-    let mut refusal = Response::new(empty());
-    *refusal.status_mut() = status;
-    Box::pin(std::future::ready(refusal))
+/// A request's body, which tells its connection when it is dropped before its end.
+struct Received {
+    body: Incoming,
+    activity: Arc<Activity>,
+    ended: bool,
+}
+
+fn received(body: Incoming, activity: &Arc<Activity>) -> Body {
+    if body.is_end_stream() {
+        return body::empty();
+    }
+    Body::new(Received { body, activity: Arc::clone(activity), ended: false })
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(next) = &polled {
+            self.ended |= next.is_none() || self.body.is_end_stream();
+        }
+        polled.map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.activity.leave_unread();
+        }
+    }
 }
 
 /// The handler at work.
@@ -84,7 +123,7 @@ impl Future for Answer {
                 let upgraded = self.may_upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 open.answered(upgraded);
             }
-            Ok(response.map(|body| CountedBody { body, _open: open }))
+            Ok(response.map(|body| CountedBody { body, open, mark: None }))
         })
     }
 }
@@ -93,7 +132,19 @@ impl Future for Answer {
 #[derive(Debug)]
 pub(super) struct CountedBody {
     body: Body,
-    _open: Option<OpenRequest>,
+    open: Option<OpenRequest>,
+    mark: Option<Arc<AnswerMark>>,
+}
+
+impl CountedBody {
+    fn handed(&mut self) {
+        if self.mark.is_none() {
+            self.mark = self.open.as_ref().and_then(|open| open.activity().mark_answer());
+        }
+        if let Some(mark) = &self.mark {
+            mark.handed();
+        }
+    }
 }
 
 impl http_body::Body for CountedBody {
@@ -101,7 +152,14 @@ impl http_body::Body for CountedBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(mark) = &self.mark {
+            mark.taken();
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.handed();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,11 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, ConnectionGuard};
@@ -194,11 +196,39 @@ macro_rules! either {
 pub(super) struct Watched {
     inner: ByteStream,
     guard: ConnectionGuard,
+    /// Set once the writing side is closed and the client may still be sending.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
     pub(super) fn new(inner: ByteStream, guard: ConnectionGuard) -> Self {
-        Self { inner, guard }
+        Self { inner, guard, lingering: None }
+    }
+}
+
+/// How long a client may go on sending after an answer that did not wait for its request's end.
+const LINGER: Duration = Duration::from_secs(5);
+
+impl Watched {
+    /// Reads what nobody wants until the client has seen the end. Closed with bytes unread, the socket would be reset,
+    /// and the answer with it lost (RFC 9112 section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let socket = match &mut self.inner {
+            ByteStream::Plain(stream) => stream,
+            ByteStream::Tls(stream) => stream.get_mut().0,
+        };
+        let mut bytes = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
     }
 }
 
@@ -245,7 +275,13 @@ impl AsyncWrite for Watched {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.guard.activity().check_write(cx)?;
-        either!(&mut this.inner, inner => Pin::new(inner).poll_shutdown(cx))
+        if this.lingering.is_none() {
+            ready!(either!(&mut this.inner, inner => Pin::new(inner).poll_shutdown(cx)))?;
+        }
+        if this.guard.activity().has_left_unread() {
+            ready!(this.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

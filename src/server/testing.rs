@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::body::{self, Body};
-use crate::peer::Peer;
+use crate::peer::{Admission, Peer};
 use crate::secret::Secret;
 use crate::shutdown::Shutdown;
 
@@ -226,9 +226,12 @@ pub(super) async fn shake_hands(
 }
 
 fn handler(gate: Arc<Semaphore>, entered: mpsc::UnboundedSender<String>) -> Handler {
-    Arc::new(move |request, peer| {
+    Arc::new(move |request, peer, admission| {
         let (gate, entered) = (Arc::clone(&gate), entered.clone());
         Box::pin(async move {
+            if admission != Admission::Admitted {
+                return refused(admission);
+            }
             let path = request.uri().path().to_owned();
             // The test may have stopped listening.
             let _ = entered.send(path.clone());
@@ -281,8 +284,17 @@ impl Drop for Farewell {
     }
 }
 
+fn refused(admission: Admission) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = match admission {
+        Admission::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Admission::Admitted | Admission::CertificateBarred => StatusCode::FORBIDDEN,
+    };
+    response
+}
+
 /// An upgraded stream that gives back what it gets.
-fn upgraded(mut request: Request<Incoming>) -> Response<Body> {
+fn upgraded(mut request: Request<Body>) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let (mut read, mut write) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));

@@ -53,9 +53,13 @@ enum Again {
 
 impl Attempt<'_> {
     /// The head of the answer, from the first try or the one that may follow it.
-    pub(super) async fn run(&self, request: Request<RequestBody>) -> Result<Forwarded, UpstreamError> {
+    pub(super) async fn run(
+        &self,
+        request: Request<RequestBody>,
+        asked: &mut Option<Arc<str>>,
+    ) -> Result<Forwarded, UpstreamError> {
         let first = self.upstream.balancer.next(None);
-        let failed = match self.once(first, request, false).await {
+        let failed = match self.once(first, request, false, asked).await {
             Ok(forwarded) => return Ok(forwarded),
             Err(failed) => failed,
         };
@@ -67,15 +71,22 @@ impl Attempt<'_> {
             Again::Elsewhere(_) | Again::Never => return Err(failed.error),
         };
         // Boxed, as is all that only few requests need: the future of every request is as large as its largest part.
-        Box::pin(self.once(second, request, true)).await.map_err(|failed| failed.error)
+        Box::pin(self.once(second, request, true, asked)).await.map_err(|failed| failed.error)
     }
 
-    async fn once(&self, index: usize, mut request: Request<RequestBody>, fresh: bool) -> Result<Forwarded, Failed> {
+    async fn once(
+        &self,
+        index: usize,
+        mut request: Request<RequestBody>,
+        fresh: bool,
+        asked: &mut Option<Arc<str>>,
+    ) -> Result<Forwarded, Failed> {
         let given_up = |error| Failed { error, again: Again::Never };
         let balancer = &self.upstream.balancer;
         let Some(endpoint) = self.upstream.endpoints.get(index) else {
             return Err(given_up(UpstreamError::Overloaded));
         };
+        *asked = Some(endpoint.name.clone());
         let wanted = if self.upgrade { Wanted::Http1 } else { Wanted::from(self.upstream.settings.protocol) };
         let leased = match endpoint.lease_at_hand(wanted, fresh) {
             Some(lease) => Ok(Ok(lease)),
@@ -103,7 +114,10 @@ impl Attempt<'_> {
                 return Err(failed);
             }
             Err(late) => {
-                lease.retire();
+                // A route's own end says nothing of the connection.
+                if matches!(late, UpstreamError::FirstByteTimeout) {
+                    lease.retire();
+                }
                 if late.blames_address() {
                     balancer.failed(index);
                 }
@@ -111,7 +125,7 @@ impl Attempt<'_> {
             }
         };
         balancer.succeeded(index);
-        self.answered(answer, lease, endpoint).map_err(given_up)
+        self.answered(answer, lease).map_err(given_up)
     }
 
     /// Waits within the time for the answer's head. It begins anew with every piece of the caller's body that is
@@ -195,12 +209,7 @@ impl Attempt<'_> {
         Failed { error, again }
     }
 
-    fn answered(
-        &self,
-        answer: Response<Incoming>,
-        lease: Lease,
-        endpoint: &Endpoint,
-    ) -> Result<Forwarded, UpstreamError> {
+    fn answered(&self, answer: Response<Incoming>, lease: Lease) -> Result<Forwarded, UpstreamError> {
         let (mut parts, body) = answer.into_parts();
         let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         check_head(&parts, switched, self.upgrade)?;
@@ -208,16 +217,11 @@ impl Attempt<'_> {
         let mut response = Response::new(());
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
-        let address = endpoint.name.clone();
         if switched {
             let upstream = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
             let upstream = upstream.ok_or(UpstreamError::protocol("it switched protocols without leave"))?;
             let upgrade = Upgrade { upstream, lease, idle: self.limits.idle, ends: self.ends };
-            return Ok(Forwarded {
-                response: response.map(|()| shared_body::empty()),
-                address,
-                upgrade: Some(upgrade),
-            });
+            return Ok(Forwarded { response: response.map(|()| shared_body::empty()), upgrade: Some(upgrade) });
         }
         let body = if body.is_end_stream() {
             lease.finish(self.exchange.as_deref());
@@ -226,7 +230,7 @@ impl Attempt<'_> {
             let watch = Watch::new(self.limits.idle, self.ends, self.exchange.clone());
             ResponseBody::new(body, lease, watch).boxed_unsync()
         };
-        Ok(Forwarded { response: response.map(|()| body), address, upgrade: None })
+        Ok(Forwarded { response: response.map(|()| body), upgrade: None })
     }
 }
 
@@ -261,11 +265,13 @@ fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
     copy
 }
 
-/// `REFUSED_STREAM` from the upstream: the stream was not processed at all (RFC 9113 section 8.7). hyper does not
-/// name the reason in a type; were its wording to change, the request would fail instead of being sent again.
+/// Whether the upstream says that it never looked at the stream: `REFUSED_STREAM`, or a polite GOAWAY, which ends those
+/// streams alone that came after the last one it will serve (RFC 9113 sections 6.8 and 8.7).
 fn refused_unread(error: &hyper::Error) -> bool {
-    let cause = error.source().map(ToString::to_string).unwrap_or_default();
-    cause == "stream error received: refused stream before processing any application logic"
+    let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) else { return false };
+    let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let leaving = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
+    cause.is_remote() && (refused || leaving)
 }
 
 fn broken_request(cause: BoxError) -> UpstreamError {

@@ -217,7 +217,12 @@ impl RequestStream {
                 Frame::data(data)
             }
             Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => Frame::trailers(filtered(trailers, |name| self.rules.allow_trailer(name))),
+                Ok(_) if self.remaining.unwrap_or(0) > 0 => return Err(self.fail(StreamError::Length.into())),
+                Ok(trailers) => {
+                    // The last frame: whoever reads it asks for no other.
+                    self.finish();
+                    Frame::trailers(filtered(trailers, |name| self.rules.allow_trailer(name)))
+                }
                 Err(_) => Frame::data(Bytes::new()),
             },
         };
@@ -277,6 +282,16 @@ impl ResponseBody {
         }
     }
 
+    /// The connection broke: for the caller's body, where that broke first and took the connection with it.
+    fn broken(&mut self, error: hyper::Error) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let caller = self.watch.exchange.as_ref().and_then(|exchange| exchange.take_failure());
+        self.fail(match caller.map(|cause| cause.downcast::<StreamError>()) {
+            None => StreamError::Upstream(error),
+            Some(Ok(end)) => *end,
+            Some(Err(_)) => StreamError::Caller,
+        })
+    }
+
     fn fail(&mut self, error: StreamError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.done = true;
         self.lease = None;
@@ -301,18 +316,18 @@ impl http_body::Body for ResponseBody {
                 self.finish();
                 return Poll::Ready(None);
             }
-            Some(Err(error)) => return self.fail(StreamError::Upstream(error)),
+            Some(Err(error)) => return self.broken(error),
             Some(Ok(frame)) => frame,
         };
         if let Err(end) = self.watch.moved() {
             return self.fail(end);
         }
-        let frame = match frame.into_trailers() {
-            Ok(trailers) => Frame::trailers(filtered(trailers, headers::allow_trailer)),
-            Err(frame) => frame,
+        let (frame, is_last) = match frame.into_trailers() {
+            Ok(trailers) => (Frame::trailers(filtered(trailers, headers::allow_trailer)), true),
+            Err(frame) => (frame, false),
         };
-        // Readers of a body with a length stop at its last byte and never ask for the end.
-        if self.inner.is_end_stream() {
+        // Readers of a body with a length stop at its last byte, and readers of trailers there: nobody asks for the end.
+        if is_last || self.inner.is_end_stream() {
             self.finish();
         }
         Poll::Ready(Some(Ok(frame)))

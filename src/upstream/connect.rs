@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsConnector;
@@ -20,6 +21,7 @@ use crate::peer::Scheme;
 
 use super::body::RequestBody;
 use super::error::{ConnectStage, UpstreamError, UpstreamSettingsError};
+use super::reads_on::ReadsOn;
 use super::settings::{UpstreamAddress, UpstreamProtocol, UpstreamSettings, UpstreamTls};
 
 /// A stream's window toward an upstream; many slow readers must fit into the connection's without blocking others.
@@ -34,18 +36,25 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 pub(super) struct ConnectionTasks {
     driver: JoinHandle<()>,
     transport: Option<AbortHandle>,
+    /// The other side has refused a write.
+    deaf: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
 }
 
 impl ConnectionTasks {
-    fn new(driver: JoinHandle<()>, transport: Option<AbortHandle>, open: &Arc<AtomicUsize>) -> Self {
+    fn new(
+        driver: JoinHandle<()>,
+        transport: Option<AbortHandle>,
+        deaf: Arc<AtomicBool>,
+        open: &Arc<AtomicUsize>,
+    ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
-        Self { driver, transport, open: open.clone() }
+        Self { driver, transport, deaf, open: open.clone() }
     }
 
-    /// Whether the connection is over.
+    /// Whether the connection is over, or takes no request any more.
     pub(super) fn ended(&self) -> bool {
-        self.driver.is_finished()
+        self.deaf.load(Ordering::Relaxed) || self.driver.is_finished()
     }
 
     pub(super) fn abort(&self) {
@@ -137,7 +146,7 @@ impl Connector {
         let Some(tls) = &self.tls else {
             return match wanted {
                 Wanted::Http2 => handshake_http2(TokioIo::new(stream), open).await,
-                Wanted::Http1 | Wanted::Either => handshake_http1(TokioIo::new(stream), open).await,
+                Wanted::Http1 | Wanted::Either => handshake_http1(stream, open).await,
             };
         };
         let name = match &tls.server_name {
@@ -154,7 +163,7 @@ impl Connector {
         let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         match (wanted, speaks_http2) {
             (Wanted::Http2 | Wanted::Either, true) => handshake_http2(TokioIo::new(stream), open).await,
-            (Wanted::Http1 | Wanted::Either, false) => handshake_http1(TokioIo::new(stream), open).await,
+            (Wanted::Http1 | Wanted::Either, false) => handshake_http1(stream, open).await,
             (Wanted::Http2, false) | (Wanted::Http1, true) => {
                 Err(failed(ConnectStage::Http, "the upstream does not speak the configured version of http"))
             }
@@ -245,14 +254,17 @@ fn tune(stream: &TcpStream) -> std::io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-async fn handshake_http1<T>(io: T, open: &Arc<AtomicUsize>) -> Result<Dialled, UpstreamError>
+async fn handshake_http1<S>(stream: S, open: &Arc<AtomicUsize>) -> Result<Dialled, UpstreamError>
 where
-    T: Read + Write + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http1::handshake(io).await.map_err(|error| failed(ConnectStage::Http, error))?;
+    let stream = ReadsOn::new(stream);
+    let deaf = stream.deaf();
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(ConnectStage::Http, error))?;
     // What becomes of the connection shows in the exchange that it carries.
     let driver = tokio::spawn(async move { drop(connection.with_upgrades().await) });
-    Ok(Dialled::Http1(sender, ConnectionTasks::new(driver, None, open)))
+    Ok(Dialled::Http1(sender, ConnectionTasks::new(driver, None, deaf, open)))
 }
 
 async fn handshake_http2<T>(io: T, open: &Arc<AtomicUsize>) -> Result<Dialled, UpstreamError>
@@ -276,7 +288,7 @@ where
         });
         drop(driven.await);
     });
-    let tasks = ConnectionTasks::new(driver, executor.transport.get().cloned(), open);
+    let tasks = ConnectionTasks::new(driver, executor.transport.get().cloned(), Arc::default(), open);
     Ok(Dialled::Http2(sender, tasks, most_streams))
 }
 

@@ -12,6 +12,7 @@ mod cookies;
 mod error;
 mod headers;
 mod pool;
+mod reads_on;
 mod settings;
 mod trace;
 mod tunnel;
@@ -71,6 +72,8 @@ pub struct Forward<'a> {
     pub protected: &'a Arc<ProtectedHeaders>,
     /// Whether the caller asks for a WebSocket; counts only where the route allows it.
     pub upgrade: bool,
+    /// Where the address is noted as soon as one is asked: it stands there whatever comes of it.
+    pub asked: &'a mut Option<Arc<str>>,
 }
 
 impl fmt::Debug for Forward<'_> {
@@ -84,8 +87,6 @@ impl fmt::Debug for Forward<'_> {
 pub struct Forwarded {
     /// Head, fit for the caller, and streamed body. An error of the body is a [`StreamError`].
     pub response: Response<Body>,
-    /// Which address answered.
-    pub address: Arc<str>,
     /// Present when the answer is 101: to be handed to [`tunnel`].
     pub upgrade: Option<Upgrade>,
 }
@@ -172,9 +173,9 @@ impl Upstream {
             HostHeader::Address | HostHeader::Fixed(_) => None,
             HostHeader::Downstream => Some(downstream_authority(forward.target)?),
         };
-        let (request, exchange) = prepare(forward, grant, credential, upgrade, began, ends)?;
+        let (request, exchange, asked) = prepare(forward, grant, credential, upgrade, began, ends)?;
         let attempt = Attempt { upstream: self, began, limits, ends, authority, exchange, upgrade };
-        attempt.run(request).await
+        attempt.run(request, asked).await
     }
 
     /// When streams of this request end. The grant's end is on the wall clock, the rest on the monotonic one.
@@ -186,14 +187,14 @@ impl Upstream {
 }
 
 /// Writes the upstream's request, save what depends on the connection.
-fn prepare(
-    forward: Forward<'_>,
+fn prepare<'a>(
+    forward: Forward<'a>,
     grant: &Grant,
     credential: &Credential,
     upgrade: bool,
     began: Instant,
     ends: Ends,
-) -> Result<(Request<RequestBody>, Option<Arc<Exchange>>), UpstreamError> {
+) -> Result<(Request<RequestBody>, Option<Arc<Exchange>>, &'a mut Option<Arc<str>>), UpstreamError> {
     let route = grant.route().clone();
     let announced = headers::announced_length(&forward.headers).map_err(UpstreamError::Request)?;
     let bodiless = forward.body.is_end_stream();
@@ -242,7 +243,7 @@ fn prepare(
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = headers;
-    Ok((request, exchange))
+    Ok((request, exchange, forward.asked))
 }
 
 fn downstream_authority(target: &Target) -> Result<Authority, UpstreamError> {

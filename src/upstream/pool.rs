@@ -271,7 +271,8 @@ impl Endpoint {
         while index > 0 {
             index -= 1;
             let connection = idle.get(index)?;
-            if connection.sender.is_ready() && connection.idle_since.elapsed() < IDLE_LIMIT {
+            let fresh = connection.idle_since.elapsed() < IDLE_LIMIT && !connection.tasks.ended();
+            if connection.sender.is_ready() && fresh {
                 return idle.remove(index);
             }
             // Neither ready nor closed: its task has not yet seen the end of the exchange before. It will.

@@ -20,10 +20,14 @@ fn only<'a>(records: &'a [AuditRecord], path: &str) -> &'a AuditRecord {
 
 #[tokio::test]
 async fn every_outcome_leaves_one_record_with_the_status_that_the_caller_saw_and_every_field() {
-    let route = json!({ "path": "/things/{*rest}", "limits": { "body": "1KiB", "first_byte": "500ms" } });
+    let route = json!({ "path": "/things/{*rest}", "limits": { "body": "1KiB" } });
+    let silent = json!({ "path": "/things/silent", "limits": { "first_byte": "500ms" } });
     let away = json!({ "upstreams": { "away": { "addresses": ["http://127.0.0.1:1"] } } });
     let world = World::start(|gate| {
-        gate.route("things", route).config(away).route("away", json!({ "path": "/away", "upstream": "away" }))
+        gate.route("things", route)
+            .route("silent", silent)
+            .config(away)
+            .route("away", json!({ "path": "/away", "upstream": "away" }))
     })
     .await;
     world.upstream.script("/things/silent", Script::Silence);
@@ -83,6 +87,11 @@ async fn every_outcome_leaves_one_record_with_the_status_that_the_caller_saw_and
     assert_eq!((allowed.text("trace_id").len(), allowed.text("upstream.name")), (32, "api"));
     assert!(!allowed.text("credential.id").is_empty() && !allowed.text("credential.expires_at").is_empty());
     assert!(allowed.number("response_bytes") > 0);
+    for (path, name) in [("/things/silent", "api"), ("/away", "away")] {
+        let failed = only(&records, path);
+        assert_eq!(failed.text("upstream.name"), name);
+        assert!(failed.text("upstream.address").starts_with("http://127.0.0.1:"), "{path}: {}", failed.0);
+    }
     for step in ["identify", "authorize", "credential", "upstream"] {
         assert!(allowed.value(&format!("duration_us.{step}")).is_u64(), "{step}");
     }

@@ -65,15 +65,17 @@ async fn an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not()
 }
 
 #[tokio::test]
-async fn a_connection_beyond_the_limit_waits_for_its_turn() {
+async fn a_connection_beyond_the_limit_waits_for_its_turn_while_the_others_are_in_use() {
     let world = with(json!({ "connections": 2 })).await;
     let token = world.token();
-    let ask = || world.gate.get("/things/1").bearer(&token).into_http1();
-    let mut first = world.gate.http1().await;
-    let mut second = world.gate.http1().await;
-    for connection in [&mut first, &mut second] {
-        Answer::read(connection.send_request(ask()).await.unwrap()).await;
-    }
+    let ask = |path: &str| world.gate.get(path).bearer(&token).into_http2();
+    let (_pieces, script) = Script::pieces("text/event-stream");
+    world.upstream.script("/things/events", script);
+    let (_more_pieces, script) = Script::pieces("text/event-stream");
+    world.upstream.script("/things/more-events", script);
+    let mut first = world.gate.http2().await;
+    let _events = first.send_request(ask("/things/events")).await.unwrap();
+    let second = world.gate.get("/things/more-events").bearer(&token).begin().await;
     let gate = &world.gate;
     let third = async { gate.get("/things/third").bearer(&token).send().await.status };
     tokio::pin!(third);
@@ -81,9 +83,8 @@ async fn a_connection_beyond_the_limit_waits_for_its_turn() {
         tokio::select! {
             biased;
             _ = &mut third => panic!("a third connection was served"),
-            answer = first.send_request(ask()) => { Answer::read(answer.unwrap()).await; }
+            answer = first.send_request(ask("/things/1")) => { Answer::read(answer.unwrap()).await; }
         }
-        first.ready().await.unwrap();
     }
     drop(second);
     assert_eq!(within("the third", third).await, 200);

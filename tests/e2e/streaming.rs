@@ -173,7 +173,7 @@ async fn a_websocket_ends_with_the_token_that_opened_it() {
         world(|gate| gate.route("things", route).config(json!({ "issuers": { "machines": { "leeway": "1s" } } })))
             .await;
     upstream.script("/things/socket", Script::WebSocketEcho);
-    let token = issuer.token().claim("exp", crate::support::now() + 3).mint();
+    let token = issuer.token().claim("exp", crate::support::now() + 6).mint();
     let mut socket = open_socket(&gate, "/things/socket", Some(&token)).await.unwrap();
     socket.send(Message::text("still good")).await.unwrap();
     assert!(within("the echo", socket.next()).await.unwrap().is_ok());

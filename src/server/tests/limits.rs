@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::server::ServerLimits;
@@ -157,19 +158,93 @@ async fn a_head_with_too_many_bytes_is_refused() {
 #[tokio::test]
 async fn beyond_the_limit_a_connection_waits_until_one_is_free() {
     let mut world = World::start(None, ServerLimits { connections: 1, ..patient() });
-    let (mut first, _connection) = http1(world.connect().await).await;
-    text(first.send_request(get("/first")).await.unwrap()).await;
+    let (mut first, _connection) = http2(world.connect().await).await;
+    let gated = tokio::spawn(first.send_request(get2("/gated")));
+    assert_eq!(soon(world.entered.recv()).await.unwrap(), "/gated");
     let (mut second, _connection) = http1(world.connect().await).await;
     let waiting = tokio::spawn(async move { second.send_request(get("/second")).await.unwrap().status() });
     for _ in 0..3 {
-        first.ready().await.unwrap();
-        text(first.send_request(get("/first")).await.unwrap()).await;
+        text(first.send_request(get2("/first")).await.unwrap()).await;
         assert_eq!(world.entered.recv().await.unwrap(), "/first");
     }
     assert_eq!(world.stats.accepted(), 1);
+    world.gate.add_permits(1);
+    assert_eq!(text(soon(gated).await.unwrap().unwrap()).await, "through");
     drop(first);
     assert_eq!(soon(waiting).await.unwrap(), StatusCode::OK);
     assert_eq!(world.stats.accepted(), 2);
+}
+
+#[tokio::test]
+async fn at_the_limit_an_idle_connection_makes_room_and_one_in_use_does_not() {
+    let sweeping_often = ServerLimits { connections: 2, header_read: SHORT, ..patient() };
+    let mut world = World::start(None, sweeping_often);
+    let (mut busy, _connection) = http2(world.connect().await).await;
+    let gated = tokio::spawn(busy.send_request(get2("/gated")));
+    assert_eq!(soon(world.entered.recv()).await.unwrap(), "/gated");
+    let (mut idle, closed) = http1(world.connect().await).await;
+    text(idle.send_request(get("/")).await.unwrap()).await;
+
+    let (mut newcomer, _connection) = http1(world.connect().await).await;
+    assert_eq!(soon(newcomer.send_request(get("/"))).await.unwrap().status(), StatusCode::OK);
+    soon(closed).await.unwrap().unwrap();
+    world.gate.add_permits(1);
+    assert_eq!(text(soon(gated).await.unwrap().unwrap()).await, "through");
+}
+
+#[tokio::test]
+async fn an_http_2_client_that_takes_no_answer_is_asked_to_leave_and_its_other_streams_finish() {
+    let mut world = World::start(None, ServerLimits { connection_idle: SHORT, ..patient() });
+    let stream = hyper_util::rt::TokioIo::new(world.connect().await);
+    let mut client = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+    let (mut sender, connection) = client.initial_stream_window_size(0).handshake(stream).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let _untaken: Response<Incoming> = soon(sender.send_request(get2("/"))).await.unwrap();
+    let gated = tokio::spawn(sender.send_request(get2("/gated")));
+    for expected in ["/", "/gated"] {
+        assert_eq!(soon(world.entered.recv()).await.unwrap(), expected);
+    }
+    while soon(sender.send_request(get2("/more"))).await.is_ok() {}
+    world.gate.add_permits(1);
+    assert_eq!(soon(gated).await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_http_2_client_that_takes_no_answer_and_does_not_leave_is_cut() {
+    const SETTINGS_WITHOUT_WINDOW: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    // `GET http://test/`, by the static table of RFC 7541.
+    const HEADERS: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
+    let mut world = World::start(None, ServerLimits { connection_idle: SHORT, ..patient() });
+    let mut stream = world.connect().await;
+    let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS_WITHOUT_WINDOW, HEADERS].concat();
+    stream.write_all(&opening).await.unwrap();
+    assert_eq!(soon(world.entered.recv()).await.unwrap(), "/");
+    let _ = soon(stream.read_to_end(&mut Vec::new())).await;
+    assert_eq!(world.stats.protocol_errors(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_survives_the_rest_of_a_request_that_nobody_reads() {
+    let authority = Authority::new("one");
+    let (head, rest) = ("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 4194304\r\n\r\n", vec![0; 4 * 1024 * 1024]);
+    for settings in [None, Some(tls(vec![authority.server(&["a.example"])]))] {
+        let world = World::start(settings.clone(), patient());
+        let stream = world.connect().await;
+        let mut answer = Vec::new();
+        if settings.is_some() {
+            let mut stream = shake_hands(stream, "a.example", authority.trusted(None, &[])).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            soon(stream.write_all(&rest)).await.expect("all of it is taken");
+            soon(stream.read_to_end(&mut answer)).await.expect("a proper end");
+        } else {
+            let mut stream = stream;
+            stream.write_all(head.as_bytes()).await.unwrap();
+            soon(stream.write_all(&rest)).await.expect("all of it is taken");
+            soon(stream.read_to_end(&mut answer)).await.expect("a proper end");
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("address=127.0.0.1"), "{answer}");
+    }
 }
 
 #[tokio::test]

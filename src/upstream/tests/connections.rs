@@ -147,8 +147,9 @@ async fn an_address_that_refuses_connections_is_passed_over_and_comes_back() {
     let ejection = Ejection { consecutive_failures: 2, base: SHORT };
     let upstream = upstream(UpstreamSettings { ejection, ..settings(&[dead, alive]) });
     while upstream.stats().ejected == 0 {
-        let answer = Ask::post("/", shared_body::full("x")).send(&upstream).await.unwrap();
-        assert_eq!(*answer.address, format!("http://{alive}"), "never sent at all, so sent to the other");
+        let (answer, asked) = Ask::post("/", shared_body::full("x")).send_asking(&upstream).await;
+        answer.unwrap();
+        assert_eq!(*asked.unwrap(), format!("http://{alive}"), "never sent at all, so sent to the other");
     }
 
     let listener = TcpListener::bind(dead).await.unwrap();
@@ -169,8 +170,10 @@ async fn a_lone_address_that_refuses_connections_is_an_error_of_the_upstream() {
     let upstream = upstream_at(placeholder.local_addr().unwrap());
     drop(placeholder);
     for _ in 0..10 {
-        let error = Ask::get("/").send(&upstream).await.unwrap_err();
+        let (answer, asked) = Ask::get("/").send_asking(&upstream).await;
+        let error = answer.unwrap_err();
         assert_eq!((error.code(), error.class()), ("upstream_connect_failed", FailureClass::Upstream));
+        assert!(asked.is_some(), "the address that failed is told");
     }
     assert_eq!((upstream.stats().ejected, upstream.stats().open), (1, 0));
 }
@@ -181,9 +184,9 @@ async fn addresses_take_turns() {
     let upstream = upstream(settings(&addresses));
     let mut seen = Vec::new();
     for _ in 0..4 {
-        let answer = Ask::get("/").send(&upstream).await.unwrap();
-        seen.push(answer.address.to_string());
-        read_all(answer.response.into_body()).await.unwrap();
+        let (answer, asked) = Ask::get("/").send_asking(&upstream).await;
+        seen.push(asked.unwrap().to_string());
+        read_all(answer.unwrap().response.into_body()).await.unwrap();
     }
     let [first, second] = addresses.map(|address| format!("http://{address}"));
     assert_eq!(seen, [first.clone(), second.clone(), first, second]);
@@ -291,4 +294,51 @@ async fn an_answer_to_head_has_a_length_and_no_body() {
         assert_eq!(read_all(answer.into_body()).await.unwrap(), "");
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_connection_serves_on_after_trailers_either_way() {
+    let (address, mut seen) = counting_trailers().await;
+    let upstream = upstream_at(address);
+    for _ in 0..3 {
+        let (sender, body) = channel();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("checksum", HeaderValue::from_static("1"));
+        let sending = async move {
+            sender.send(data("x")).await.unwrap();
+            sender.send(Ok(Frame::trailers(trailers))).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(Ask::post("/", body).header("TE", "trailers").send(&upstream), sending);
+        let mut body = answer.unwrap().response.into_body();
+        // As hyper's servers do: the frame of trailers is the last one that they ask for.
+        while !within_long(body.frame()).await.unwrap().unwrap().is_trailers() {}
+        drop(body);
+        assert_eq!(seen.recv().await.unwrap(), 0, "all on the first connection");
+    }
+}
+
+/// Answers with trailers, and tells on which of its connections.
+async fn counting_trailers() -> (SocketAddr, mpsc::UnboundedReceiver<usize>) {
+    let (tell, seen) = mpsc::unbounded_channel();
+    let address = raw(move |number, mut stream| {
+        let tell = tell.clone();
+        async move {
+            while read_head(&mut stream).await.is_some() {
+                let mut body = Vec::new();
+                while !body.ends_with(b"\r\n\r\n") {
+                    body.push(stream.read_u8().await.unwrap());
+                }
+                tell.send(number).unwrap();
+                let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: checksum\r\n\r\n\
+                              1\r\na\r\n0\r\nchecksum: 2\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    (address, seen)
+}
+
+async fn within_long<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(LONG, future).await.unwrap()
 }

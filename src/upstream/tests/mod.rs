@@ -110,6 +110,11 @@ impl Ask {
     }
 
     pub(super) async fn send(self, upstream: &Upstream) -> Result<Forwarded, UpstreamError> {
+        self.send_asking(upstream).await.0
+    }
+
+    /// Beside the answer, the address that was asked.
+    pub(super) async fn send_asking(self, upstream: &Upstream) -> (Result<Forwarded, UpstreamError>, Option<Arc<str>>) {
         let head = Request::builder().method(self.method).uri(&self.uri).header("host", "api.example.com:8443");
         let target = RequestTarget::of(&head.body(()).unwrap().into_parts().0).unwrap().into_normal().unwrap();
         let principal = Arc::new(Principal::anonymous(Timestamp::default()));
@@ -124,6 +129,7 @@ impl Ask {
         };
         let trace = TraceContext::of(&self.headers);
         let protected = Arc::new(self.protected);
+        let mut asked = None;
         let forward = Forward {
             target: &target,
             headers: self.headers,
@@ -134,8 +140,10 @@ impl Ask {
             identity_headers: &self.identity,
             protected: &protected,
             upgrade: self.upgrade,
+            asked: &mut asked,
         };
-        tokio::time::timeout(LONG, upstream.forward(forward, &grant, &credential)).await.unwrap()
+        let answer = tokio::time::timeout(LONG, upstream.forward(forward, &grant, &credential)).await.unwrap();
+        (answer, asked)
     }
 }
 

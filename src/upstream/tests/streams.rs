@@ -193,3 +193,23 @@ async fn an_answers_trailers_cross_as_grpc_needs_them() {
         assert_eq!(body.to_bytes(), "message");
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_before_a_requests_end_is_read_although_nothing_more_can_be_written() {
+    let address = raw(|_, mut stream| async move {
+        read_head(&mut stream).await.unwrap();
+        stream.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\n\r\nlarge").await.unwrap();
+        // Closed with the rest unread: the kernel resets the connection.
+    })
+    .await;
+    let ejection = Ejection { consecutive_failures: 1, base: LONG };
+    let upstream = upstream(UpstreamSettings { ejection, ..settings(&[address]) });
+    for _ in 0..20 {
+        let pieces = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from(vec![b'x'; 256 * 1024]))));
+        let body = StreamBody::new(futures_util::StreamExt::take(pieces, 64)).boxed_unsync();
+        let response = Ask::post("/", body).send(&upstream).await.unwrap().response;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(read_all(response.into_body()).await.unwrap(), "large");
+    }
+    assert_eq!(upstream.stats().ejected, 0, "an address that answers is well");
+}

@@ -86,11 +86,11 @@ async fn the_version_of_http_is_the_configured_one_or_what_alpn_settles() {
     ] {
         let (address, mut seen) = server("127.0.0.1", &issuer, offered, None).await;
         let upstream = upstream(settings(&address, &root, protocol));
-        let asks = (0..8).map(|_| Ask::post("/", shared_body::full("x")).send(&upstream));
-        for answer in futures_util::future::join_all(asks).await {
+        let asks = (0..8).map(|_| Ask::post("/", shared_body::full("x")).send_asking(&upstream));
+        for (answer, asked) in futures_util::future::join_all(asks).await {
             match (answer, expected) {
                 (Ok(answer), Some(expected)) => {
-                    assert_eq!(*answer.address, address.to_string());
+                    assert_eq!(*asked.unwrap(), address.to_string());
                     read_all(answer.response.into_body()).await.unwrap();
                     assert_eq!(seen.recv().await.unwrap().head.version, expected, "{offered:?} {protocol:?}");
                 }

@@ -65,6 +65,38 @@ async fn a_reader_that_stops_reading_is_cut_off_and_its_upstream_let_go() {
 }
 
 #[tokio::test]
+async fn answers_that_no_http2_client_takes_hold_no_place_among_the_requests() {
+    let world = World::start(|gate| gate.config(json!({ "limits": { "concurrent_requests": 1 } }))).await;
+    let mut sender = world.gate.http2_with(|client| client.initial_stream_window_size(0)).await;
+    let mut untaken = Vec::new();
+    for number in 0..20 {
+        let request = world.gate.get(&format!("/things/{number}")).into_http2();
+        let answer = within("a head", sender.send_request(request)).await.unwrap();
+        assert_eq!(answer.status(), 401);
+        untaken.push(answer);
+        assert_eq!(
+            world.gate.only_record_of(&format!("/things/{number}")).await.verdict(),
+            ("deny", "unauthenticated")
+        );
+    }
+    assert_eq!(world.gate.get("/things/good").bearer(&world.token()).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_large_answer_that_no_http2_client_takes_is_cut_and_its_upstream_let_go() {
+    let world = World::start(|gate| gate.config(json!({ "limits": { "connection_idle": "1s" } }))).await;
+    let (pieces, script) = Script::pieces("application/octet-stream");
+    world.upstream.script("/things/endless", script);
+    let mut sender = world.gate.http2_with(|client| client.initial_stream_window_size(0)).await;
+    let request = world.gate.get("/things/endless").bearer(&world.token()).into_http2();
+    let answer = within("a head", sender.send_request(request)).await.unwrap();
+    let chunk = Bytes::from(vec![0; 256 * 1024]);
+    within("the upstream to be let go", async { while pieces.send(chunk.clone()).await.is_ok() {} }).await;
+    assert_eq!(world.gate.only_record_of("/things/endless").await.verdict(), ("allow", "caller_gone"));
+    drop(answer);
+}
+
+#[tokio::test]
 async fn many_slow_clients_take_nothing_from_a_good_one() {
     let world = World::start(|gate| gate.config(json!({ "limits": { "header_read": "1s" } }))).await;
     let mut slow = Vec::new();

@@ -121,8 +121,17 @@ impl Client {
 
     /// A connection of its own for HTTP/2.
     pub(crate) async fn http2(&self) -> http2::SendRequest<Body> {
+        self.http2_with(|client| client).await
+    }
+
+    /// A connection of its own for HTTP/2, with settings of its own.
+    pub(crate) async fn http2_with(
+        &self,
+        change: impl FnOnce(&mut http2::Builder<TokioExecutor>) -> &mut http2::Builder<TokioExecutor>,
+    ) -> http2::SendRequest<Body> {
         let stream = TokioIo::new(self.dial_tls(b"h2").await);
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let mut client = http2::Builder::new(TokioExecutor::new());
+        let (sender, connection) = change(&mut client).handshake(stream).await.unwrap();
         tokio::spawn(connection);
         sender
     }
