@@ -31,6 +31,8 @@ const LONGEST_ACR_VALUE: usize = 256;
 /// Code of a login that is weaker or older than was asked for.
 const TOO_WEAK: &str = "login_too_weak";
 
+const DOES_NOT_HOLD: &str = "The sign-in service's answer does not hold.";
+
 /// A session that a newer login of the same user replaces serves requests in flight this much longer.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -339,9 +341,8 @@ fn refusal_of(issuer: &LoginIssuer, error: &ProviderError) -> Refusal {
         ProviderError::Refused(_) => {
             refuse(StatusCode::BAD_GATEWAY, "login_exchange", "The sign-in service refused to complete the sign-in.")
         }
-        ProviderError::IdToken { code, .. } => {
-            refuse(StatusCode::BAD_GATEWAY, code, "The sign-in service's answer does not hold.")
-        }
+        ProviderError::UnknownKey => refuse(StatusCode::BAD_GATEWAY, "id_token_key", DOES_NOT_HOLD),
+        ProviderError::IdToken { code, .. } => refuse(StatusCode::BAD_GATEWAY, code, DOES_NOT_HOLD),
     }
 }
 

@@ -27,9 +27,7 @@ pub(super) enum Fault {
 impl From<Fault> for ProviderError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::UnknownKey => {
-                Self::IdToken { code: "id_token_key", detail: "no key of the issuer signed it".to_owned() }
-            }
+            Fault::UnknownKey => Self::UnknownKey,
             Fault::Refused { code, detail } => Self::IdToken { code, detail },
         }
     }

@@ -79,6 +79,9 @@ pub(super) enum ProviderError {
     InvalidGrant,
     #[error("the issuer refuses: {0}")]
     Refused(String),
+    /// The signature may be by a key that is newer than the ones at hand.
+    #[error("no key of the issuer signed the ID token")]
+    UnknownKey,
     #[error("the ID token does not hold: {detail}")]
     IdToken { code: &'static str, detail: String },
 }
@@ -95,7 +98,7 @@ pub(super) struct Tokens {
 struct Known {
     metadata: Option<(Arc<Metadata>, Timestamp)>,
     failed: Option<(ProviderError, Timestamp)>,
-    /// When a key that nobody knew last made the keys be fetched.
+    /// When a key that nobody knew last made the keys be fetched, successfully.
     fetched_for_key: Option<Timestamp>,
 }
 
@@ -165,20 +168,21 @@ impl Providers {
         Ok(tokens)
     }
 
-    /// Exchanges a refresh token. A new ID token, if there is one, is verified.
+    /// Exchanges a refresh token, and verifies nothing yet: an issuer that rotates refresh tokens has spent the old
+    /// one by now, so the caller keeps the new one before it waits for anything else.
     pub(super) async fn exchange_refresh(
         &self,
         issuer: &Arc<LoginIssuer>,
         refresh_token: String,
-    ) -> Result<Tokens, ProviderError> {
+    ) -> Result<CoreTokenResponse, ProviderError> {
         let metadata = self.metadata(issuer).await?;
         let (client, token) = (Self::client(issuer, &metadata), RefreshToken::new(refresh_token));
         let request = client.exchange_refresh_token(&token).map_err(no_endpoint)?;
-        let answer = request.request_async(&http(&issuer.settings.outbound)).await;
-        self.tokens(issuer, &answer.map_err(|error| refusal(&error))?, None).await
+        request.request_async(&http(&issuer.settings.outbound)).await.map_err(|error| refusal(&error))
     }
 
-    async fn tokens(
+    /// What an answer of the token endpoint gives, its ID token verified if it holds one; at login with `nonce`.
+    pub(super) async fn tokens(
         &self,
         issuer: &Arc<LoginIssuer>,
         answer: &CoreTokenResponse,
@@ -207,19 +211,26 @@ impl Providers {
         issuer: &Arc<LoginIssuer>,
         seen: &Arc<Metadata>,
     ) -> Result<Arc<Metadata>, ProviderError> {
+        if let Some(error) = self.just_failed(issuer) {
+            return Err(error);
+        }
         let needed = || {
-            let now = self.clock.now();
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = known.entry(issuer.url.to_string()).or_default();
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(known) = known.get(issuer.url.as_str()) else { return true };
             let replaced = known.metadata.as_ref().is_some_and(|(metadata, _)| !Arc::ptr_eq(metadata, seen));
-            let too_soon = known.fetched_for_key.is_some_and(|at| now.since(at) < REFETCH);
-            if replaced || too_soon {
-                return false;
-            }
-            known.fetched_for_key = Some(now);
-            true
+            let too_soon = known.fetched_for_key.is_some_and(|at| self.clock.now().since(at) < REFETCH);
+            !replaced && !too_soon
         };
-        let work = || fetch(issuer.clone(), self.known.clone(), self.clock.clone());
+        let work = || {
+            let (issuer, known, clock) = (issuer.clone(), self.known.clone(), self.clock.clone());
+            async move {
+                let metadata = fetch(issuer.clone(), known.clone(), clock.clone()).await?;
+                // Only a fetch that brought keys makes the next one wait.
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.entry(issuer.url.to_string()).or_default().fetched_for_key = Some(clock.now());
+                Ok(metadata)
+            }
+        };
         match self.fetches.join(issuer.url.to_string(), PATIENCE, needed, work).await {
             Some(fetched) => fetched,
             None => Ok(self.at_hand(issuer, USABLE).unwrap_or_else(|| seen.clone())),
@@ -232,14 +243,15 @@ impl Providers {
         (self.clock.now().since(*at) < within).then(|| metadata.clone())
     }
 
+    fn just_failed(&self, issuer: &LoginIssuer) -> Option<ProviderError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (error, at) = known.get(issuer.url.as_str())?.failed.clone()?;
+        (self.clock.now().since(at) < PAUSE).then_some(error)
+    }
+
     /// Fetches unless what is known is fresh by now, or the last attempt has just failed.
     async fn fetch(&self, issuer: &Arc<LoginIssuer>) -> Result<Arc<Metadata>, ProviderError> {
-        let just_failed = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let failed = known.get(issuer.url.as_str()).and_then(|known| known.failed.clone());
-            failed.filter(|(_, at)| self.clock.now().since(*at) < PAUSE).map(|(error, _)| error)
-        };
-        let fetched = match just_failed {
+        let fetched = match self.just_failed(issuer) {
             Some(error) => Err(error),
             None => {
                 let needed = || self.at_hand(issuer, FRESH).is_none();

@@ -47,6 +47,7 @@ pub(super) struct Mode {
     pub(super) no_end_session: bool,
     pub(super) no_refresh_token: bool,
     pub(super) no_id_token_at_refresh: bool,
+    pub(super) keys_down: bool,
     pub(super) invalid_grant: bool,
     pub(super) sign_with_stranger: bool,
     pub(super) claims: BTreeMap<String, Value>,
@@ -173,6 +174,9 @@ impl TestIssuer {
         }
         match path.as_str() {
             "/.well-known/openid-configuration" => json_answer(StatusCode::OK, &self.discovery()),
+            "/jwks" if self.inner.lock().unwrap().mode.keys_down => {
+                json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({}))
+            }
             "/jwks" => json_answer(StatusCode::OK, &self.jwks()),
             "/token" => {
                 let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();

@@ -186,3 +186,43 @@ async fn a_logout_during_a_refresh_wins() {
     assert_eq!(code(&answer), "session_ended");
     assert_eq!(code(&world.ask(&browser).await), "session_ended");
 }
+
+#[tokio::test]
+async fn a_refresh_token_that_came_with_an_unknown_key_is_not_lost() {
+    let mut world = World::new().await;
+    let browser = aged(&world).await;
+    world.issuer.rotate_keys();
+    world.issuer.set(|mode| mode.keys_down = true);
+    assert_eq!(world.ask(&browser).await.unwrap().groups, ["generation-2"], "the claims hold on");
+    world.restart().await;
+    world.issuer.set(|mode| mode.keys_down = false);
+    world.clock.advance(Duration::from_secs(10));
+    assert_ne!(world.ask(&browser).await.unwrap().groups, ["generation-2"], "the rotated token serves");
+    assert_eq!(world.issuer.calls(|calls| calls.refresh), 2);
+}
+
+#[tokio::test]
+async fn a_second_new_key_within_half_a_minute_ends_no_session() {
+    let world = World::new().await;
+    let (one, mut other) = (aged(&world).await, Browser::default());
+    world.issuer.rotate_keys();
+    world.log_in(&mut other, "").await;
+    world.issuer.rotate_keys();
+    assert_eq!(world.ask(&one).await.unwrap().groups, ["generation-2"], "its key is asked for later");
+    world.clock.advance(Duration::from_secs(31));
+    assert_ne!(world.ask(&one).await.unwrap().groups, ["generation-2"]);
+    assert_eq!(world.issuer.calls(|calls| calls.refresh), 2);
+}
+
+#[tokio::test]
+async fn a_fetch_of_keys_that_failed_does_not_make_the_next_one_wait() {
+    let world = World::new().await;
+    let mut browser = aged(&world).await;
+    world.issuer.rotate_keys();
+    world.issuer.set(|mode| mode.keys_down = true);
+    world.ask(&browser).await.unwrap();
+    world.issuer.set(|mode| mode.keys_down = false);
+    world.clock.advance(Duration::from_secs(3));
+    browser.0.clear();
+    assert_eq!(world.log_in(&mut browser, "").await, "https://own.test/");
+}
