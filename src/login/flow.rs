@@ -338,7 +338,7 @@ fn refusal_of(issuer: &LoginIssuer, error: &ProviderError) -> Refusal {
         ProviderError::InvalidGrant => {
             refuse(StatusCode::BAD_REQUEST, "login_code", "The sign-in service does not take its own answer any more.")
         }
-        ProviderError::Refused(_) => {
+        ProviderError::Refused(_) | ProviderError::Denied(_) => {
             refuse(StatusCode::BAD_GATEWAY, "login_exchange", "The sign-in service refused to complete the sign-in.")
         }
         ProviderError::UnknownKey => refuse(StatusCode::BAD_GATEWAY, "id_token_key", DOES_NOT_HOLD),

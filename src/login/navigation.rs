@@ -19,6 +19,8 @@ pub enum LoginReason {
     StepUp,
     /// The user must authenticate anew in any case: a role session has ended.
     Reauthenticate,
+    /// Its session cannot be confirmed at the issuer any more; signing in may get further.
+    Unconfirmed,
 }
 
 impl Login {
@@ -44,6 +46,9 @@ impl Login {
         };
         let session =
             || (reason != LoginReason::Unauthenticated).then(|| self.session_named(presented.headers)).flatten();
+        if reason == LoginReason::Unconfirmed && session().is_none() {
+            return None;
+        }
         let requirement = &presented.route.login;
         let issuer = requirement.issuer.clone().or(only).or_else(|| session().map(|(_, issuer)| issuer));
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use openidconnect::core::{
     CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod, CoreErrorResponseType,
     CoreGrantType, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode,
@@ -77,8 +78,12 @@ pub(super) enum ProviderError {
     Unreachable(String),
     #[error("the issuer does not take the code or refresh token any more")]
     InvalidGrant,
+    /// What a later attempt may get past.
     #[error("the issuer refuses: {0}")]
     Refused(String),
+    /// The token endpoint's last word: only the user can change it, by signing in.
+    #[error("the issuer refuses for good: {0}")]
+    Denied(String),
     /// The signature may be by a key that is newer than the ones at hand.
     #[error("no key of the issuer signed the ID token")]
     UnknownKey,
@@ -313,7 +318,16 @@ pub(super) fn end_session_endpoint(issuer: &LoginIssuer, metadata: &Metadata) ->
     (url.scheme() == "https" || (plain && url.scheme() == "http")).then_some(url)
 }
 
-type Answer = BoxFuture<'static, Result<HttpResponse, OutboundError>>;
+type Answer = BoxFuture<'static, Result<HttpResponse, Unanswered>>;
+
+/// An exchange that says nothing about what was asked.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
+    #[error("it answered with status {0}")]
+    Status(StatusCode),
+}
 
 /// The project's own client, as the library calls it.
 fn http(outbound: &OutboundClient) -> impl Fn(HttpRequest) -> Answer + Send + Sync + 'static {
@@ -322,6 +336,10 @@ fn http(outbound: &OutboundClient) -> impl Fn(HttpRequest) -> Answer + Send + Sy
         let outbound = outbound.clone();
         Box::pin(async move {
             let response = outbound.send(request.map(Bytes::from)).await?;
+            // Whatever the body says: an issuer in trouble, or one that is asked too often, has decided nothing.
+            if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
+                return Err(Unanswered::Status(response.status()));
+            }
             Ok(response.map(Vec::from))
         })
     }
@@ -353,10 +371,13 @@ trait TokenRefusal {
 
 impl TokenRefusal for openidconnect::StandardErrorResponse<CoreErrorResponseType> {
     fn refusal(&self) -> ProviderError {
-        if *self.error() == CoreErrorResponseType::InvalidGrant {
-            return ProviderError::InvalidGrant;
+        let code = self.error().as_ref();
+        match code {
+            "invalid_grant" => ProviderError::InvalidGrant,
+            // Ours to mend, or the issuer's own trouble.
+            "invalid_client" | "server_error" | "temporarily_unavailable" => ProviderError::Refused(printable(code)),
+            _ => ProviderError::Denied(printable(code)),
         }
-        ProviderError::Refused(printable(self.error().as_ref()))
     }
 }
 

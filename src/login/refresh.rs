@@ -67,6 +67,10 @@ async fn run(state: Arc<LoginState>, issuer: Arc<LoginIssuer>, key: SessionKey) 
     let answer = match answer {
         Ok(Ok(answer)) => answer,
         Ok(Err(ProviderError::InvalidGrant)) => return end(&state, &issuer, key, &record, "invalid_grant").await,
+        Ok(Err(error @ ProviderError::Denied(_))) => {
+            tracing::warn!(issuer = %issuer.name(), session = %key, %error, "a session may not be refreshed any more");
+            return end(&state, &issuer, key, &record, "refresh_refused").await;
+        }
         Ok(Err(error)) => {
             tracing::warn!(issuer = %issuer.name(), session = %key, %error, "a session could not be refreshed");
             return failed(&state);

@@ -48,7 +48,8 @@ pub(super) struct Mode {
     pub(super) no_refresh_token: bool,
     pub(super) no_id_token_at_refresh: bool,
     pub(super) keys_down: bool,
-    pub(super) invalid_grant: bool,
+    /// Status and OAuth error of every answer to a refresh.
+    pub(super) refuse_refresh: Option<(u16, &'static str)>,
     pub(super) sign_with_stranger: bool,
     pub(super) claims: BTreeMap<String, Value>,
     pub(super) header: BTreeMap<String, Value>,
@@ -187,7 +188,9 @@ impl TestIssuer {
                 }
                 match self.token(&form) {
                     Ok(answer) => json_answer(StatusCode::OK, &answer),
-                    Err(error) => json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error })),
+                    Err((status, error)) => {
+                        json_answer(StatusCode::from_u16(status).unwrap(), &json!({ "error": error }))
+                    }
                 }
             }
             _ => json_answer(StatusCode::NOT_FOUND, &json!({})),
@@ -221,27 +224,28 @@ impl TestIssuer {
         json!({ "keys": keys.collect::<Vec<_>>() })
     }
 
-    fn token(&self, form: &HashMap<String, String>) -> Result<Value, &'static str> {
+    fn token(&self, form: &HashMap<String, String>) -> Result<Value, (u16, &'static str)> {
+        let spent = || (400, "invalid_grant");
         let mut inner = self.inner.lock().unwrap();
         let (nonce, refreshing) = match form["grant_type"].as_str() {
             "authorization_code" => {
                 inner.calls.code += 1;
-                let grant = inner.grants.remove(&form["code"]).ok_or("invalid_grant")?;
+                let grant = inner.grants.remove(&form["code"]).ok_or_else(spent)?;
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, form["code_verifier"].as_bytes());
                 if grant.challenge != URL_SAFE_NO_PAD.encode(digest) || grant.redirect != form["redirect_uri"] {
-                    return Err("invalid_grant");
+                    return Err(spent());
                 }
                 (Some(grant.nonce), false)
             }
             _ => {
                 inner.calls.refresh += 1;
-                inner.refresh_token.remove(&form["refresh_token"]).ok_or("invalid_grant")?;
+                if let Some(refusal) = inner.mode.refuse_refresh {
+                    return Err(refusal);
+                }
+                inner.refresh_token.remove(&form["refresh_token"]).ok_or_else(spent)?;
                 (None, true)
             }
         };
-        if inner.mode.invalid_grant {
-            return Err("invalid_grant");
-        }
         inner.counter += 1;
         let (number, mode) = (inner.counter, inner.mode.clone());
         let (now, lifetime) = (self.clock.now().unix_seconds(), mode.lifetime.unwrap_or(3600));

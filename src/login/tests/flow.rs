@@ -2,12 +2,6 @@
 
 use super::*;
 use crate::login::testing::HOUR;
-use crate::target::{RequestTarget, Target};
-
-fn target(method: Method, path: &str) -> Target {
-    let request = Request::builder().method(method).uri(path).header("host", "own.test").body(()).unwrap();
-    RequestTarget::of(&request.into_parts().0).unwrap().into_normal().unwrap()
-}
 
 #[tokio::test]
 async fn a_login_leads_back_to_the_page_with_a_session() {

@@ -21,6 +21,7 @@ use crate::identity::{IdentityVerifier, Presented, PrincipalKind};
 use crate::outbound::{OutboundClient, OutboundSettings};
 use crate::peer::{Downstream, Peer, Scheme, Transport};
 use crate::route::{EvidenceKind, Route};
+use crate::target::{RequestTarget, Target};
 
 /// Doorward's login, an issuer, and what happened.
 struct World {
@@ -194,6 +195,11 @@ fn project(claims: &Map<String, Value>) -> Result<VerifiedIdentity, IdentityErro
         claims: claims.clone(),
         fingerprint: [0; 32],
     })
+}
+
+fn target(method: Method, path: &str) -> Target {
+    let request = Request::builder().method(method).uri(path).header("host", "own.test").body(()).unwrap();
+    RequestTarget::of(&request.into_parts().0).unwrap().into_normal().unwrap()
 }
 
 fn peer() -> Peer {

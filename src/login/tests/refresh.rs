@@ -72,9 +72,9 @@ async fn a_caller_that_hangs_up_does_not_stop_the_refresh() {
 async fn a_spent_refresh_token_ends_the_session_for_good() {
     let mut world = World::new().await;
     let browser = aged(&world).await;
-    world.issuer.set(|mode| mode.invalid_grant = true);
+    world.issuer.set(|mode| mode.refuse_refresh = Some((400, "invalid_grant")));
     assert_eq!(code(&world.ask(&browser).await), "session_ended");
-    world.issuer.set(|mode| mode.invalid_grant = false);
+    world.issuer.set(|mode| mode.refuse_refresh = None);
     assert_eq!(code(&world.ask(&browser).await), "session_ended");
     assert_eq!(world.issuer.calls(|calls| calls.refresh), 1, "never asked again");
     assert_eq!(world.happened().last(), Some(&(SessionEventKind::Ended, "invalid_grant")));
@@ -225,4 +225,30 @@ async fn a_fetch_of_keys_that_failed_does_not_make_the_next_one_wait() {
     world.clock.advance(Duration::from_secs(3));
     browser.0.clear();
     assert_eq!(world.log_in(&mut browser, "").await, "https://own.test/");
+}
+
+#[tokio::test]
+async fn what_an_issuer_refuses_for_good_ends_the_session_and_its_own_trouble_does_not() {
+    for error in ["interaction_required", "login_required", "consent_required", "access_denied", "invalid_scope"] {
+        let world = World::new().await;
+        let browser = aged(&world).await;
+        world.issuer.set(|mode| mode.refuse_refresh = Some((400, error)));
+        assert_eq!(code(&world.ask(&browser).await), "session_ended", "{error}");
+        assert_eq!(world.happened().last(), Some(&(SessionEventKind::Ended, "refresh_refused")), "{error}");
+    }
+    for refusal in [
+        (401, "invalid_client"),
+        (400, "temporarily_unavailable"),
+        (400, "server_error"),
+        (500, "access_denied"),
+        (429, "access_denied"),
+    ] {
+        let world = World::new().await;
+        let browser = aged(&world).await;
+        world.issuer.set(|mode| mode.refuse_refresh = Some(refusal));
+        assert_eq!(code(&world.ask(&browser).await), "ok", "{refusal:?}");
+        world.issuer.set(|mode| mode.refuse_refresh = None);
+        world.clock.advance(Duration::from_secs(10));
+        assert_ne!(world.ask(&browser).await.unwrap().groups, ["generation-2"], "{refusal:?}");
+    }
 }

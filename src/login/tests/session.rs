@@ -247,3 +247,20 @@ async fn a_cookie_is_no_evidence_for_another_sites_request() {
     assert_eq!(post(&[("origin", "null")]).await, "cross_origin");
     assert_eq!(post(&[]).await, "cross_origin");
 }
+
+#[tokio::test]
+async fn a_browser_whose_session_cannot_be_confirmed_any_more_goes_to_the_login() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.log_in(&mut browser, "").await;
+    let sent = |browser: &Browser, mode: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("sec-fetch-mode", mode.parse().unwrap());
+        browser.send(&mut headers);
+        let (peer, target) = (peer(), target(Method::GET, "/a"));
+        let presented = world.presented(&Method::GET, &headers, &peer);
+        world.login.redirect_for(&presented, &target, LoginReason::Unconfirmed).map(|found| location(&found))
+    };
+    assert_eq!(sent(&browser, "navigate"), Some("/.doorward/login?issuer=okta&return_to=%2Fa".to_owned()));
+    assert_eq!(sent(&browser, "cors"), None, "a script is told that the issuer is away");
+    assert_eq!(sent(&Browser::default(), "navigate"), None, "without a session it is something else that is away");
+}
