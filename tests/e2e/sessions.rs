@@ -129,3 +129,18 @@ async fn a_logout_does_not_wait_for_a_provider_that_is_away() {
     assert_eq!((place.url, place.status), (format!("{ORIGIN}/.doorward/signed-out"), 200));
     gate.audited("the logout", |record| record.event() == "session.ended").await;
 }
+
+#[tokio::test]
+async fn a_second_process_on_one_state_directory_is_refused_and_a_restart_is_not() {
+    let authority = Authority::new();
+    let provider = Provider::start(&authority).await;
+    let upstream = RecordingUpstream::start().await;
+    let gate = Gate::for_people(&authority, &provider, &upstream).config(json!({ "limits": { "drain": "1s" } }));
+    let gate = gate.start().await;
+    gate.becomes_ready(200).await;
+    let (code, told) = gate.rival_refuses().await;
+    assert_eq!(code, 3, "{told}");
+    assert!(told.contains("another process uses the state directory"), "{told}");
+    gate.becomes_ready(200).await;
+    gate.restart().await.becomes_ready(200).await;
+}
