@@ -76,6 +76,12 @@ impl RunningGate {
         self.start_again().await
     }
 
+    /// Ends the gate by SIGKILL and starts it again with the same files, state and port.
+    pub(crate) async fn crash(mut self) -> Self {
+        self.child.kill().await.unwrap();
+        self.start_again().await
+    }
+
     async fn start_again(mut self) -> Self {
         let mut config: Value = serde_json::from_str(&self.read("doorward.yaml")).unwrap();
         config["listeners"]["public"]["address"] = self.address.to_string().into();
