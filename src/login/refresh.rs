@@ -40,12 +40,18 @@ pub(super) enum RefreshOutcome {
 }
 
 impl Login {
-    /// Refreshes a session, or waits for the refresh that runs. The caller looks at the session anew.
-    pub(super) async fn refresh(&self, key: SessionKey, issuer: &Arc<LoginIssuer>) -> Option<RefreshOutcome> {
+    /// Refreshes a session, or waits for the refresh that runs, up to `patience`: it goes on all the same. The caller
+    /// looks at the session anew.
+    pub(super) async fn refresh(
+        &self,
+        key: SessionKey,
+        issuer: &Arc<LoginIssuer>,
+        patience: Duration,
+    ) -> Option<RefreshOutcome> {
         let state = &self.state;
         let needed = || state.store.entry(key).is_some_and(|entry| entry.needs_refresh(state.clock.now()));
         let work = || run(state.clone(), issuer.clone(), key);
-        state.refreshes.join(key, PATIENCE, needed, work).await
+        state.refreshes.join(key, patience, needed, work).await
     }
 }
 
@@ -62,6 +68,10 @@ async fn run(state: Arc<LoginState>, issuer: Arc<LoginIssuer>, key: SessionKey) 
             return failed(&state);
         }
     };
+    if !record.facts.as_ref().is_some_and(|facts| issuer.gave(&facts.claims)) {
+        tracing::warn!(issuer = %issuer.name(), session = %key, "a session of another issuer or client is not refreshed");
+        return failed(&state);
+    }
     let Some(token) = record.refresh_token.clone() else { return failed(&state) };
     let answer = tokio::time::timeout(EXCHANGE, state.providers.exchange_refresh(&issuer, token)).await;
     let answer = match answer {

@@ -16,6 +16,7 @@ use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::cookies::{CookieFault, Joined, MOST_CHUNKS, chunks_of};
+use super::provider::PATIENCE;
 use super::store::{Entry, Facts, SessionKey};
 use super::{Login, LoginIssuer, origin, seal};
 use crate::clock::Timestamp;
@@ -27,6 +28,9 @@ const SLIDE: Duration = Duration::from_secs(5 * 60);
 
 /// Claims may be this much older than the issuer said, while it cannot be asked.
 pub(super) const STALE: Duration = Duration::from_secs(5 * 60);
+
+/// Longest wait for a refresh while the claims hold: they are served, and the refresh goes on.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Cookies and principals remembered, each.
 const REMEMBERED: usize = 10_000;
@@ -128,7 +132,10 @@ impl Login {
         origin::check(&self.origin, presented.method, presented.headers, presented.route)?;
         let mut live = self.live(presented.headers, presented.now)?;
         if live.entry.needs_refresh(presented.now) {
-            self.refresh(live.opened.key, &live.issuer).await;
+            // Its tokens are for nobody but who gave them.
+            check_giver(&live.issuer, &*self.facts_of(&live).await?)?;
+            let patience = if presented.now < live.entry.claims_until { A_MOMENT } else { PATIENCE };
+            self.refresh(live.opened.key, &live.issuer, patience).await;
             live = self.live(presented.headers, presented.now)?;
         }
         let (entry, now) = (&live.entry, presented.now);
@@ -276,6 +283,14 @@ impl Login {
     }
 }
 
+fn check_giver(issuer: &LoginIssuer, facts: &Facts) -> Result<(), IdentityError> {
+    if issuer.gave(&facts.claims) {
+        return Ok(());
+    }
+    let detail = "it began at another issuer, or by another client, than the ones configured now";
+    Err(IdentityError::invalid("session_invalid", detail))
+}
+
 /// The principal that a session's claims name under the configuration of the day.
 pub(super) fn project(
     issuer: &LoginIssuer,
@@ -283,10 +298,7 @@ pub(super) fn project(
     entry: &Entry,
     facts: &Facts,
 ) -> Result<Principal, IdentityError> {
-    if !issuer.gave(&facts.claims) {
-        let detail = "it began at another issuer, or by another client, than the ones configured now";
-        return Err(IdentityError::invalid("session_invalid", detail));
-    }
+    check_giver(issuer, facts)?;
     let mut identity = (issuer.settings.project)(&facts.claims)?;
     identity.issuer = issuer.name().clone();
     identity.evidence = EvidenceKind::Session;

@@ -131,6 +131,13 @@ impl World {
         Ok(principal)
     }
 
+    /// Waits for the end of every refresh that runs.
+    async fn settle(&self) {
+        self.state.tasks.close();
+        self.state.tasks.wait().await;
+        self.state.tasks.reopen();
+    }
+
     fn happened(&self) -> Vec<(SessionEventKind, &'static str)> {
         self.events.lock().unwrap().iter().map(|event| (event.kind, event.reason)).collect()
     }
