@@ -24,6 +24,7 @@ use crate::config::compile::{admin_listener, limits, listeners};
 use crate::config::watch::{ConfigWatcher, ReloadTrigger, WatchSettings};
 use crate::config::{self, Faults, Runtime, StartError};
 use crate::edge;
+use crate::login;
 use crate::proxy::{Proxy, ProxyParts};
 use crate::server::{BoundServer, DrainReport, ListenAddress, Server, ServerError};
 use crate::shutdown::Shutdown;
@@ -318,7 +319,8 @@ impl Running {
         let tunnels_ended = tokio::time::timeout(Duration::from_secs(5), proxy.tunnels().wait()).await.is_ok();
         background.shutdown().await;
         if let Some(state) = runtime.login_state() {
-            let _best_effort = tokio::time::timeout(Duration::from_secs(5), state.drain()).await;
+            // A refresh that is cut off may lose the one refresh token that is good.
+            let _best_effort = tokio::time::timeout(login::LONGEST_REFRESH, state.drain()).await;
         }
         drop(proxy);
         drop(state_lock);

@@ -246,6 +246,7 @@ impl Login {
             id_token: Some(id_token),
             facts: None,
             ended: false,
+            replaced: false,
         };
         let began_at = (issuer.settings.project)(&claims).map_err(|error| not_taken(issuer, &error))?.began_at.min(now);
         let (facts, entry) = (Facts { claims, began_at }, Entry::of(&record));
@@ -275,14 +276,18 @@ impl Login {
         let before = self.principal_named(old).await;
         let same = before.as_ref().is_some_and(|before| before.id() == principal.id());
         let ended = if same {
-            self.state.store.end_by(old, now.plus(GRACE)).await.map(|()| false)
+            self.state.store.replace_by(old, now.plus(GRACE)).await
         } else {
             self.state.store.end(old).await
         };
         match ended {
             Ok(false) => {}
             Ok(true) => self.tell(SessionEventKind::Ended, &issuer, before, Some(old), "replaced", request_id),
-            Err(error) => tracing::error!(session = %old, %error, "a replaced session could not be ended"),
+            Err(error) => {
+                // It has ended all the same; only a restart might not know.
+                tracing::error!(session = %old, %error, "the end of a replaced session could not be written");
+                self.tell(SessionEventKind::Ended, &issuer, before, Some(old), "replaced", request_id);
+            }
         }
     }
 

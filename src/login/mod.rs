@@ -24,8 +24,9 @@ mod store;
 
 pub use cookies::is_own_cookie;
 pub use navigation::LoginReason;
+pub use refresh::LONGEST_REFRESH;
 pub use seal::SealError;
-pub use session::{SessionVerifier, meets};
+pub use session::{SessionVerifier, ShownSession, meets};
 pub use state::{LoginState, LoginStateSettings};
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use super::id_token::time_of;
 use super::provider::{PATIENCE, ProviderError, Tokens};
 use super::session::project;
 use super::state::LoginState;
-use super::store::{Entry, Facts, Record, SessionKey};
+use super::store::{DISK, Entry, Facts, Record, SessionKey};
 use super::{Login, LoginIssuer, SessionEvent, SessionEventKind};
 use crate::clock::Timestamp;
 
@@ -24,6 +24,9 @@ const SHORTEST: Duration = Duration::from_secs(60);
 
 /// Longest wait for the token endpoint, discovery before it included.
 const EXCHANGE: Duration = PATIENCE.saturating_mul(2);
+
+/// A refresh ends within this, as long as the disk answers.
+pub const LONGEST_REFRESH: Duration = EXCHANGE.saturating_add(PATIENCE).saturating_add(DISK.saturating_mul(3));
 
 /// Without an ID token and a lifetime in the answer, claims hold this long.
 const UNSAID: Duration = Duration::from_secs(300);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
@@ -90,13 +90,25 @@ impl SessionVerifier {
         Self(login)
     }
 
-    /// `Set-Cookie` values for the answer to a request that this verifier recognised: none, or the session written
-    /// anew because it was refreshed or five minutes have passed.
+    /// The cookies of a request that this verifier recognised, kept until its answer goes out.
     #[must_use]
-    pub fn set_cookies(&self, headers: &HeaderMap, now: Timestamp) -> Vec<HeaderValue> {
-        self.0.renewed(headers, now)
+    pub fn shown(&self, headers: &HeaderMap) -> ShownSession {
+        let lines = headers.get_all(header::COOKIE).iter();
+        ShownSession(lines.map(|line| (header::COOKIE, line.clone())).collect())
+    }
+
+    /// `Set-Cookie` values for an answer that goes out at `now`: none, or the session written anew because it was
+    /// refreshed or five minutes have passed. None either where it was replaced or has ended since the request: the
+    /// browser may hold a newer session by now.
+    #[must_use]
+    pub fn set_cookies(&self, shown: &ShownSession, now: Timestamp) -> Vec<HeaderValue> {
+        self.0.renewed(&shown.0, now)
     }
 }
+
+/// What [`SessionVerifier::shown`] keeps of a request.
+#[derive(Clone, Debug)]
+pub struct ShownSession(HeaderMap);
 
 impl IdentityVerifier for SessionVerifier {
     fn kind(&self) -> EvidenceKind {
@@ -245,6 +257,9 @@ impl Login {
     fn renewed(&self, headers: &HeaderMap, now: Timestamp) -> Vec<HeaderValue> {
         let Ok(live) = self.live(headers, now) else { return Vec::new() };
         let (cookie, entry) = (&live.opened.cookie, &live.entry);
+        if entry.replaced {
+            return Vec::new();
+        }
         let newer = entry.generation > cookie.generation;
         if !newer && now.since(cookie.sealed_at) < SLIDE.min(live.issuer.settings.idle / 4) {
             return Vec::new();

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use quick_cache::sync::Cache;
@@ -23,6 +24,9 @@ const FACTS_AT_HAND: usize = 10_000;
 
 /// Refreshed sessions that wait in memory for a disk that takes no writes.
 const MOST_UNSAVED: usize = 1_000;
+
+/// Longest wait of a request for the disk.
+pub(super) const DISK: Duration = Duration::from_secs(5);
 
 /// What names a session on the server: SHA-256 of the identifier that only the cookie holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +94,8 @@ pub(super) struct Record {
     pub(super) id_token: Option<String>,
     pub(super) facts: Option<Facts>,
     pub(super) ended: bool,
+    #[serde(default)]
+    pub(super) replaced: bool,
 }
 
 /// A session as it is asked about on every request.
@@ -105,6 +111,8 @@ pub(super) struct Entry {
     /// No refresh before this, after one that failed.
     pub(super) retry_at: Timestamp,
     pub(super) ended: bool,
+    /// A newer session took its place in the browser; what is under way may still use it for a moment.
+    pub(super) replaced: bool,
 }
 
 impl Entry {
@@ -119,6 +127,7 @@ impl Entry {
             refreshable: record.refresh_token.is_some(),
             retry_at: Timestamp::default(),
             ended: record.ended,
+            replaced: record.replaced,
         }
     }
 
@@ -187,7 +196,7 @@ impl Store {
 
     /// Adds a session, durably. Past the limit the oldest ones end; they are returned.
     pub(super) async fn insert(&self, key: SessionKey, record: Record) -> io::Result<Vec<(SessionKey, Entry)>> {
-        self.blocking(move |inner| {
+        self.durably(move |inner| {
             let _order = lock(&inner.writing);
             inner.write(key, &record)?;
             inner.admit(key, &record);
@@ -198,7 +207,7 @@ impl Store {
 
     /// The session's file, tokens and all.
     pub(super) async fn load(&self, key: SessionKey) -> io::Result<Record> {
-        self.blocking(move |inner| inner.read(key)).await
+        self.durably(move |inner| inner.read(key)).await
     }
 
     /// Writes a newer generation of a live session; `false` when it has ended meanwhile.
@@ -209,7 +218,10 @@ impl Store {
             let _order = lock(&inner.writing);
             match inner.index.get(&key) {
                 // The end may have been brought forward since the record was read.
-                Some(entry) if !entry.ended => record.ends_at = record.ends_at.min(entry.ends_at),
+                Some(entry) if !entry.ended => {
+                    record.ends_at = record.ends_at.min(entry.ends_at);
+                    record.replaced |= entry.replaced;
+                }
                 _ => return Ok(false),
             }
             match inner.write(key, &record) {
@@ -237,33 +249,38 @@ impl Store {
         if !was_live {
             return Ok(false);
         }
-        self.blocking(move |inner| {
+        self.durably(move |inner| {
             let _order = lock(&inner.writing);
             lock(&inner.unsaved).remove(&key);
             let Some(entry) = inner.index.get(&key).map(|entry| entry.value().clone()) else { return Ok(true) };
-            let record = tombstone(&entry);
-            inner.write(key, &record).map(|()| true).inspect_err(|_| {
-                // Without it a restart would revive the session. An end is small, and worth more than a refresh.
-                lock(&inner.unsaved).insert(key, record);
-            })
+            inner.write_or_queue(key, tombstone(&entry)).map(|()| true)
         })
         .await
     }
 
-    /// Brings a live session's end forward to `at`, durably.
-    pub(super) async fn end_by(&self, key: SessionKey, at: Timestamp) -> io::Result<()> {
-        self.blocking(move |inner| {
+    /// Marks a live session as replaced and brings its end forward to `at`: at once for every request, then durably.
+    /// `false` when it was replaced or had ended before.
+    pub(super) async fn replace_by(&self, key: SessionKey, at: Timestamp) -> io::Result<bool> {
+        let was_live = match self.0.index.get_mut(&key) {
+            Some(mut entry) if !entry.ended && !entry.replaced => {
+                entry.replaced = true;
+                entry.ends_at = entry.ends_at.min(at);
+                true
+            }
+            _ => false,
+        };
+        if !was_live {
+            return Ok(false);
+        }
+        self.durably(move |inner| {
             let _order = lock(&inner.writing);
             let mut record = inner.read(key)?;
-            let live = match inner.index.get_mut(&key) {
-                Some(mut entry) if !entry.ended => {
-                    entry.ends_at = entry.ends_at.min(at);
-                    true
-                }
-                _ => false,
-            };
+            if record.ended {
+                return Ok(true);
+            }
+            record.replaced = true;
             record.ends_at = record.ends_at.min(at);
-            if live { inner.write(key, &record) } else { Ok(()) }
+            inner.write_or_queue(key, record).map(|()| true)
         })
         .await
     }
@@ -291,6 +308,15 @@ impl Store {
         }
     }
 
+    /// Disk work that somebody waits for, but not for ever.
+    async fn durably<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the disk did not answer in time");
+        tokio::time::timeout(DISK, self.blocking(work)).await.map_err(late)?
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
@@ -314,6 +340,12 @@ impl Inner {
         let text = serde_json::to_vec(record).map_err(io::Error::other)?;
         let sealed = self.sealer.seal(&Self::purpose(key), text).map_err(io::Error::other)?;
         disk::replace(&self.path(key), &sealed)
+    }
+
+    /// Writes an end, and queues it where the disk takes no writes: without it a restart would revive the session. An
+    /// end is worth more than a refresh, so it counts against no limit.
+    fn write_or_queue(&self, key: SessionKey, record: Record) -> io::Result<()> {
+        self.write(key, &record).inspect_err(|_| drop(lock(&self.unsaved).insert(key, record)))
     }
 
     fn read(&self, key: SessionKey) -> io::Result<Record> {
@@ -390,6 +422,7 @@ fn tombstone(entry: &Entry) -> Record {
         id_token: None,
         facts: None,
         ended: true,
+        replaced: entry.replaced,
     }
 }
 

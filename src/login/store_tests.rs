@@ -1,7 +1,5 @@
 //! Sessions survive a restart; ended ones do not come back.
 
-use std::time::Duration;
-
 use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -27,6 +25,7 @@ fn record(started_at: i64) -> Record {
         id_token: Some("a.b.c".into()),
         facts: Some(Facts { claims: Map::new(), began_at: at(started_at) }),
         ended: false,
+        replaced: false,
     }
 }
 
@@ -116,10 +115,53 @@ async fn what_is_over_is_swept() {
     let store = open(home.path(), 10, at(0));
     let key = SessionKey::of(b"a");
     store.insert(key, record(0)).await.unwrap();
-    store.end_by(key, at(60)).await.unwrap();
+    assert!(store.replace_by(key, at(60)).await.unwrap());
+    assert!(!store.replace_by(key, at(60)).await.unwrap(), "it is replaced once");
     store.sweep(at(59));
     assert!(store.entry(key).is_some());
     assert!(open(home.path(), 10, at(60)).entry(key).is_none(), "the nearer end is durable");
     store.sweep(at(60));
     assert!(store.entry(key).is_none() && !store.0.path(key).exists());
+}
+
+#[tokio::test]
+async fn the_nearer_end_of_a_replaced_session_is_written_when_the_disk_takes_it() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 10, at(0));
+    let key = SessionKey::of(b"a");
+    store.insert(key, record(0)).await.unwrap();
+    store.advance(key, record(0)).await.unwrap();
+    // A directory in the way of the file to be: it can be read, and not replaced.
+    let unfinished = store.0.path(key).with_extension(disk::UNFINISHED);
+    std::fs::create_dir(&unfinished).unwrap();
+    store.replace_by(key, at(60)).await.unwrap_err();
+    assert_eq!(store.entry(key).unwrap().ends_at, at(60), "in force all the same");
+    std::fs::remove_dir(&unfinished).unwrap();
+    store.sweep(at(1));
+    let entry = open(home.path(), 10, at(2)).entry(key).unwrap();
+    assert!(entry.replaced && entry.ends_at == at(60), "{entry:?}");
+}
+
+#[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "it stands for the disk that hangs")]
+async fn nobody_waits_for_a_disk_that_hangs() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 10, at(0));
+    let (kept, new) = (SessionKey::of(b"kept"), SessionKey::of(b"new"));
+    store.insert(kept, record(0)).await.unwrap();
+    let hanging = store.0.writing.lock().unwrap();
+    tokio::time::pause();
+    let insert = async { store.insert(new, record(0)).await.map(drop) };
+    let end = async { store.end(kept).await.map(drop) };
+    let time = async {
+        for _ in 0..=DISK.as_secs() {
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    };
+    let (inserted, ended, ()) = tokio::join!(insert, end, time);
+    drop(hanging);
+    for answer in [inserted, ended] {
+        assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+    assert!(store.entry(kept).unwrap().ended, "its end is in force all the same");
 }

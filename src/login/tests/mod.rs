@@ -126,7 +126,8 @@ impl World {
         let principal = self.ask(browser).await?;
         let mut headers = HeaderMap::new();
         browser.send(&mut headers);
-        let set = SessionVerifier::new(self.login.clone()).set_cookies(&headers, self.clock.now());
+        let verifier = SessionVerifier::new(self.login.clone());
+        let set = verifier.set_cookies(&verifier.shown(&headers), self.clock.now());
         browser.take(set.iter());
         Ok(principal)
     }

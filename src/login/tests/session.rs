@@ -264,3 +264,20 @@ async fn a_browser_whose_session_cannot_be_confirmed_any_more_goes_to_the_login(
     assert_eq!(sent(&browser, "cors"), None, "a script is told that the issuer is away");
     assert_eq!(sent(&Browser::default(), "navigate"), None, "without a session it is something else that is away");
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_after_a_new_login_leaves_its_session_alone() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.log_in(&mut browser, "").await;
+    let poll = browser.clone();
+    world.clock.advance(Duration::from_secs(6 * 60));
+    let verifier = SessionVerifier::new(world.login.clone());
+    let mut headers = HeaderMap::new();
+    poll.send(&mut headers);
+    let shown = verifier.shown(&headers);
+    assert!(!verifier.set_cookies(&shown, world.clock.now()).is_empty(), "it is time for a new cookie");
+    world.log_in(&mut browser, "").await;
+    assert_eq!(code(&world.ask(&poll).await), "ok", "what is under way may end well");
+    assert!(verifier.set_cookies(&shown, world.clock.now()).is_empty(), "it would replace the newer session's cookie");
+    assert_eq!(world.happened()[1..], [(SessionEventKind::Ended, "replaced"), (SessionEventKind::Started, "ok")]);
+}
