@@ -182,6 +182,8 @@ async fn only_a_browser_that_navigates_is_sent_to_log_in() {
     let html = ("accept", "text/html,*/*");
     assert_eq!(sent(Method::GET, &[html]), expected);
     assert_eq!(sent(Method::HEAD, &[("sec-fetch-mode", "navigate")]), expected);
+    let own_word = [("sec-fetch-mode", "navigate"), ("authorization", "Basic x")];
+    assert_eq!(sent(Method::GET, &own_word), expected, "a browser may remember a password");
     for pairs in [
         &[("accept", "application/json")][..],
         &[],
@@ -189,6 +191,7 @@ async fn only_a_browser_that_navigates_is_sent_to_log_in() {
         &[html, ("sec-fetch-mode", "cors")],
         &[html, ("upgrade", "websocket")],
         &[html, ("content-type", "application/grpc")],
+        &[html, ("authorization", "Bearer x.y.z")],
     ] {
         assert_eq!(sent(Method::GET, pairs), None, "{pairs:?}");
     }
@@ -239,4 +242,20 @@ async fn logins_that_lead_nowhere_stop_after_three() {
     world.begin(&mut browser, "return_to=/loop&again=1").await;
     world.clock.advance(Duration::from_secs(61));
     world.log_in(&mut browser, "return_to=/loop").await;
+}
+
+#[tokio::test]
+async fn an_address_too_long_to_come_back_to_still_leads_to_the_login() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    let mut headers = HeaderMap::new();
+    headers.insert("sec-fetch-mode", "navigate".parse().unwrap());
+    let peer = peer();
+    for (length, kept) in [(2000, true), (3000, false), (9000, false)] {
+        let target = target(Method::GET, &format!("/a?{}", "/".repeat(length)));
+        let presented = world.presented(&Method::GET, &headers, &peer);
+        let login = world.login.redirect_for(&presented, &target, LoginReason::Unauthenticated).unwrap();
+        assert_eq!(location(&login).contains("return_to="), kept, "{length}");
+        let url = location(&world.get(&mut browser, &location(&login)).await);
+        assert!(url.starts_with(&world.issuer.url), "{length}: {url}");
+    }
 }
