@@ -31,7 +31,7 @@ const MOST_USED_STATES: usize = 20_000;
 pub struct LoginStateSettings {
     /// Directory of the state; login keeps to `login` inside it.
     pub directory: PathBuf,
-    /// Most sessions at a time; past it the oldest end.
+    /// Most sessions at a time; past it ended ones are forgotten, then the oldest end.
     pub sessions: usize,
     /// Age at which the sealing key is replaced.
     pub rotate_every: Duration,

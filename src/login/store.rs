@@ -25,6 +25,9 @@ const FACTS_AT_HAND: usize = 10_000;
 /// Refreshed sessions that wait in memory for a disk that takes no writes.
 const MOST_UNSAVED: usize = 1_000;
 
+/// Live sessions of one user at an issuer; past it the user's oldest ends, and nobody else's.
+const MOST_OF_ONE_USER: usize = 100;
+
 /// Longest wait of a request for the disk.
 pub(super) const DISK: Duration = Duration::from_secs(5);
 
@@ -80,6 +83,14 @@ pub(super) struct Facts {
     pub(super) began_at: Timestamp,
 }
 
+impl Facts {
+    /// Tells users apart, however the configuration of the day names them.
+    fn owner(&self) -> Option<[u8; 32]> {
+        let [issuer, subject] = ["iss", "sub"].map(|name| self.claims.get(name).and_then(Value::as_str));
+        Some(SessionKey::of(format!("{}\n{}", issuer?, subject?).as_bytes()).0)
+    }
+}
+
 /// A session as it lies on disk.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -113,11 +124,14 @@ pub(super) struct Entry {
     pub(super) ended: bool,
     /// A newer session took its place in the browser; what is under way may still use it for a moment.
     pub(super) replaced: bool,
+    /// Digest of whose it is.
+    owner: Option<[u8; 32]>,
 }
 
 impl Entry {
     pub(super) fn of(record: &Record) -> Self {
         Self {
+            owner: record.facts.as_ref().and_then(Facts::owner),
             issuer: record.issuer.clone(),
             generation: record.generation,
             started_at: record.started_at,
@@ -146,11 +160,60 @@ struct Inner {
     sealer: Arc<Sealer>,
     limit: usize,
     index: DashMap<SessionKey, Entry>,
-    by_age: Mutex<BTreeSet<(Timestamp, SessionKey)>>,
+    ages: Mutex<Ages>,
     /// One writer at a time: the order of files is the order of the index.
     writing: Mutex<()>,
     unsaved: Mutex<HashMap<SessionKey, Record>>,
     facts: Cache<(SessionKey, u64), Arc<Facts>>,
+}
+
+type ByAge = BTreeSet<(Timestamp, SessionKey)>;
+
+/// Sessions in the order in which they began.
+#[derive(Default)]
+struct Ages {
+    live: ByAge,
+    ended: ByAge,
+    of_one: HashMap<[u8; 32], ByAge>,
+}
+
+impl Ages {
+    fn add(&mut self, key: SessionKey, entry: &Entry) {
+        let age = (entry.started_at, key);
+        if entry.ended {
+            self.ended.insert(age);
+            return;
+        }
+        self.live.insert(age);
+        if let Some(owner) = entry.owner {
+            self.of_one.entry(owner).or_default().insert(age);
+        }
+    }
+
+    fn remove(&mut self, key: SessionKey, entry: &Entry) {
+        let age = (entry.started_at, key);
+        self.live.remove(&age);
+        self.ended.remove(&age);
+        if let Some(owner) = entry.owner
+            && let Some(own) = self.of_one.get_mut(&owner)
+        {
+            own.remove(&age);
+            if own.is_empty() {
+                self.of_one.remove(&owner);
+            }
+        }
+    }
+
+    /// The session to give up when its owner has too many.
+    fn too_many_of(&self, owner: [u8; 32], newest: SessionKey) -> Option<SessionKey> {
+        let own = self.of_one.get(&owner).filter(|own| own.len() > MOST_OF_ONE_USER)?;
+        own.iter().map(|(_, key)| *key).find(|key| *key != newest)
+    }
+
+    /// The session to give up when there are too many: one that has ended, else the oldest.
+    fn least_worth(&self, newest: SessionKey) -> Option<SessionKey> {
+        self.ended.iter().chain(&self.live).map(|(_, key)| *key).find(|key| *key != newest)
+    }
 }
 
 impl fmt::Debug for Store {
@@ -168,7 +231,7 @@ impl Store {
             sealer,
             limit: limit.max(1),
             index: DashMap::new(),
-            by_age: Mutex::default(),
+            ages: Mutex::default(),
             writing: Mutex::default(),
             unsaved: Mutex::default(),
             facts: Cache::new(FACTS_AT_HAND),
@@ -194,13 +257,13 @@ impl Store {
         self.0.facts.insert((key, generation), facts);
     }
 
-    /// Adds a session, durably. Past the limit the oldest ones end; they are returned.
+    /// Adds a session, durably. Past a limit sessions are given up; the live ones among them are returned.
     pub(super) async fn insert(&self, key: SessionKey, record: Record) -> io::Result<Vec<(SessionKey, Entry)>> {
         self.durably(move |inner| {
             let _order = lock(&inner.writing);
             inner.write(key, &record)?;
             inner.admit(key, &record);
-            Ok(inner.evict(key))
+            Ok(inner.evict(key, record.facts.as_ref().and_then(Facts::owner)))
         })
         .await
     }
@@ -242,12 +305,15 @@ impl Store {
 
     /// Ends a session: at once for every request, then durably. `false` when it had ended before.
     pub(super) async fn end(&self, key: SessionKey) -> io::Result<bool> {
-        let was_live = match self.0.index.get_mut(&key) {
-            Some(mut entry) => !std::mem::replace(&mut entry.ended, true),
-            None => false,
-        };
-        if !was_live {
-            return Ok(false);
+        let before = self.0.index.get_mut(&key).filter(|entry| !entry.ended).map(|mut entry| {
+            entry.ended = true;
+            entry.value().clone()
+        });
+        let Some(entry) = before else { return Ok(false) };
+        {
+            let mut ages = lock(&self.0.ages);
+            ages.remove(key, &entry);
+            ages.add(key, &entry);
         }
         self.durably(move |inner| {
             let _order = lock(&inner.writing);
@@ -373,15 +439,20 @@ impl Inner {
     }
 
     fn admit(&self, key: SessionKey, record: &Record) {
-        self.index.insert(key, Entry::of(record));
-        lock(&self.by_age).insert((record.started_at, key));
+        let entry = Entry::of(record);
+        lock(&self.ages).add(key, &entry);
+        self.index.insert(key, entry);
     }
 
-    fn evict(&self, newest: SessionKey) -> Vec<(SessionKey, Entry)> {
+    fn evict(&self, newest: SessionKey, owner: Option<[u8; 32]>) -> Vec<(SessionKey, Entry)> {
         let mut evicted = Vec::new();
-        while self.index.len() > self.limit {
-            let oldest = lock(&self.by_age).iter().map(|(_, key)| *key).find(|key| *key != newest);
-            let Some((key, entry)) = oldest.and_then(|key| Some((key, self.forget(key)?))) else { break };
+        loop {
+            let full = self.index.len() > self.limit;
+            let ages = lock(&self.ages);
+            let own = owner.and_then(|owner| ages.too_many_of(owner, newest));
+            let given_up = own.or_else(|| ages.least_worth(newest).filter(|_| full));
+            drop(ages);
+            let Some((key, entry)) = given_up.and_then(|key| Some((key, self.forget(key)?))) else { break };
             if !entry.ended {
                 evicted.push((key, entry));
             }
@@ -391,7 +462,7 @@ impl Inner {
 
     fn forget(&self, key: SessionKey) -> Option<Entry> {
         let (_, entry) = self.index.remove(&key)?;
-        lock(&self.by_age).remove(&(entry.started_at, key));
+        lock(&self.ages).remove(key, &entry);
         lock(&self.unsaved).remove(&key);
         if let Err(error) = std::fs::remove_file(self.path(key)) {
             tracing::warn!(session = %key, %error, "the file of a session that is over cannot be removed");

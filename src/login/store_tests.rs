@@ -165,3 +165,35 @@ async fn nobody_waits_for_a_disk_that_hangs() {
     }
     assert!(store.entry(kept).unwrap().ended, "its end is in force all the same");
 }
+
+#[tokio::test]
+async fn ended_sessions_make_room_before_live_ones() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 2, at(0));
+    let keys = [b"a", b"b", b"c"].map(|id| SessionKey::of(id));
+    store.insert(keys[0], record(10)).await.unwrap();
+    store.insert(keys[1], record(20)).await.unwrap();
+    store.end(keys[1]).await.unwrap();
+    assert!(store.insert(keys[2], record(30)).await.unwrap().is_empty(), "nobody is signed out");
+    assert!(store.entry(keys[0]).is_some() && store.entry(keys[1]).is_none());
+}
+
+#[tokio::test]
+async fn a_user_with_too_many_sessions_loses_the_oldest_and_nobody_else_does() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path(), 1000, at(0));
+    let of = |user: &str, started_at: i64| {
+        let claims = [("iss", "https://issuer.test"), ("sub", user)].map(|(name, text)| (name.to_owned(), text.into()));
+        let facts = Facts { claims: claims.into_iter().collect(), began_at: at(started_at) };
+        Record { facts: Some(facts), ..record(started_at) }
+    };
+    let bob = SessionKey::of(b"bob");
+    store.insert(bob, of("bob", 0)).await.unwrap();
+    let mut evicted = Vec::new();
+    let key = |number: i64| SessionKey::of(number.to_string().as_bytes());
+    for number in 1..=i64::try_from(MOST_OF_ONE_USER).unwrap() + 2 {
+        evicted.extend(store.insert(key(number), of("alice", number)).await.unwrap());
+    }
+    assert_eq!(evicted.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(1), key(2)]);
+    assert!(store.entry(bob).is_some());
+}
