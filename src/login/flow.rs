@@ -259,9 +259,23 @@ impl Login {
         for (key, entry) in evicted {
             self.tell(SessionEventKind::Ended, &entry.issuer, None, Some(key), "too_many_sessions", request_id);
         }
+        let principal = Arc::new(principal);
+        let started = self.event(
+            SessionEventKind::Started,
+            issuer.name(),
+            Some(principal.clone()),
+            Some(key),
+            "ok",
+            request_id,
+        );
+        if self.state.record(started).is_err() {
+            if let Err(error) = self.state.store.end(key).await {
+                tracing::error!(session = %key, %error, "the end of a session without a record could not be written");
+            }
+            let sentence = "Signing in cannot be recorded at the moment. Try again.";
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "audit_queue_full", sentence));
+        }
         self.replace_session(head, &principal, request_id).await;
-        let (name, principal) = (issuer.name(), Some(Arc::new(principal)));
-        self.tell(SessionEventKind::Started, name, principal, Some(key), "ok", request_id);
         Ok(self.session_cookies(id, issuer, &entry, Some(Arc::new(facts)), &head.headers, now))
     }
 
@@ -311,9 +325,21 @@ impl Login {
         reason: &'static str,
         request_id: &Arc<str>,
     ) {
+        self.state.tell(self.event(kind, issuer, principal, key, reason, request_id));
+    }
+
+    fn event(
+        &self,
+        kind: SessionEventKind,
+        issuer: &Arc<str>,
+        principal: Option<Arc<Principal>>,
+        key: Option<SessionKey>,
+        reason: &'static str,
+        request_id: &Arc<str>,
+    ) -> SessionEvent {
         let (at, session) = (self.state.clock.now(), key.map(|key| key.to_string()));
         let (issuer, request_id) = (issuer.clone(), Some(request_id.clone()));
-        self.state.tell(SessionEvent { at, kind, issuer, principal, session, reason, request_id });
+        SessionEvent { at, kind, issuer, principal, session, reason, request_id }
     }
 }
 

@@ -65,8 +65,14 @@ const AMONG: &str = "among";
 /// Turns verified ID token claims into an identity: subject, groups, attributes, as the issuer's entry says.
 pub type ClaimsToIdentity = Arc<dyn Fn(&Map<String, Value>) -> Result<VerifiedIdentity, IdentityError> + Send + Sync>;
 
-/// Where session events go. Called on the request path: it must not block.
-pub type SessionEvents = Arc<dyn Fn(SessionEvent) + Send + Sync>;
+/// Where session events go. Called on the request path: it must not block. [`EventRefused`] where what has no record
+/// must not happen: then there is no login.
+pub type SessionEvents = Arc<dyn Fn(SessionEvent) -> Result<(), EventRefused> + Send + Sync>;
+
+/// An event that found no place on record, although it must have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the event cannot be recorded")]
+pub struct EventRefused;
 
 /// What browsers see, and the issuers that they may log in at.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ async fn a_login_leads_back_to_the_page_with_a_session() {
     let principal = world.ask(&browser).await.unwrap();
     assert_eq!((&**principal.id(), principal.evidence), ("okta|alice", EvidenceKind::Session));
     assert_eq!(world.happened(), [(SessionEventKind::Started, "ok")]);
-    let event = world.events.lock().unwrap()[0].clone();
+    let event = world.events.lock().unwrap().events[0].clone();
     assert_eq!((&*event.issuer, &**event.principal.unwrap().id()), ("okta", "okta|alice"));
     assert_eq!(browser.login_cookies(), [""; 0], "the attempt's cookie is gone");
 }
@@ -258,4 +258,18 @@ async fn an_address_too_long_to_come_back_to_still_leads_to_the_login() {
         let url = location(&world.get(&mut browser, &location(&login)).await);
         assert!(url.starts_with(&world.issuer.url), "{length}: {url}");
     }
+}
+
+#[tokio::test]
+async fn a_login_that_cannot_be_recorded_is_none() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.log_in(&mut browser, "").await;
+    let before = browser.session_cookies();
+    let callback = world.issuer.authorize(&world.begin(&mut browser, "").await);
+    world.events.lock().unwrap().full = true;
+    let answer = world.get(&mut browser, &callback).await;
+    assert_eq!(answer.status(), 503);
+    assert!(text(answer).await.contains("audit_queue_full"));
+    assert_eq!(browser.session_cookies(), before);
+    assert!(world.ask(&browser).await.is_ok(), "the session that was there goes on");
 }

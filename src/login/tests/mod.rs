@@ -30,8 +30,15 @@ struct World {
     issuer: TestIssuer,
     state: Arc<LoginState>,
     login: Arc<Login>,
-    events: Arc<Mutex<Vec<SessionEvent>>>,
+    events: Arc<Mutex<Records>>,
     route: Route,
+}
+
+/// What was put on record, and whether there is room for more.
+#[derive(Default)]
+struct Records {
+    events: Vec<SessionEvent>,
+    full: bool,
 }
 
 /// A browser: its jar.
@@ -43,7 +50,7 @@ impl World {
         let clock = Clock::system();
         let issuer = TestIssuer::start(clock.clone()).await;
         let home = tempfile::tempdir().unwrap();
-        let events = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::default();
         let (state, login) = open(&home, &clock, &issuer, &events);
         Self { home, clock, issuer, state, login, events, route: route() }
     }
@@ -140,7 +147,7 @@ impl World {
     }
 
     fn happened(&self) -> Vec<(SessionEventKind, &'static str)> {
-        self.events.lock().unwrap().iter().map(|event| (event.kind, event.reason)).collect()
+        self.events.lock().unwrap().events.iter().map(|event| (event.kind, event.reason)).collect()
     }
 }
 
@@ -148,10 +155,17 @@ fn open(
     home: &tempfile::TempDir,
     clock: &Clock,
     issuer: &TestIssuer,
-    events: &Arc<Mutex<Vec<SessionEvent>>>,
+    events: &Arc<Mutex<Records>>,
 ) -> (Arc<LoginState>, Arc<Login>) {
     let events = events.clone();
-    let told: SessionEvents = Arc::new(move |event| events.lock().unwrap().push(event));
+    let told: SessionEvents = Arc::new(move |event| {
+        let mut records = events.lock().unwrap();
+        if records.full {
+            return Err(EventRefused);
+        }
+        records.events.push(event);
+        Ok(())
+    });
     let state = LoginState::open(LoginStateSettings::new(home.path().into()), clock.clone(), told).unwrap();
     let issuers = vec![issuer_settings("okta", issuer)];
     let settings = LoginSettings { external_origin: "https://own.test".into(), issuers };

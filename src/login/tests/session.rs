@@ -279,5 +279,5 @@ async fn an_answer_that_comes_after_a_new_login_leaves_its_session_alone() {
     world.log_in(&mut browser, "").await;
     assert_eq!(code(&world.ask(&poll).await), "ok", "what is under way may end well");
     assert!(verifier.set_cookies(&shown, world.clock.now()).is_empty(), "it would replace the newer session's cookie");
-    assert_eq!(world.happened()[1..], [(SessionEventKind::Ended, "replaced"), (SessionEventKind::Started, "ok")]);
+    assert_eq!(world.happened()[1..], [(SessionEventKind::Started, "ok"), (SessionEventKind::Ended, "replaced")]);
 }
