@@ -18,7 +18,7 @@ use super::provider::{ProviderError, Providers, Tokens};
 use super::query::Query;
 use super::refresh::claims_until;
 use super::return_to::ReturnTo;
-use super::session::project;
+use super::session::{is_recent, is_strong, project};
 use super::store::{Entry, Facts, Record, SessionKey};
 use super::{AMONG, LOGIN, Login, LoginIssuer, SessionEvent, SessionEventKind, pages, redirect};
 use crate::body::Body;
@@ -206,15 +206,10 @@ impl Login {
     /// What was asked for must have happened; else the route would ask again, in a circle.
     fn check_strength(&self, attempt: &Attempt, tokens: &Tokens) -> Result<(), Refusal> {
         let Some((claims, _)) = &tokens.identity else { return Ok(()) };
-        let acr = claims.get("acr").and_then(serde_json::Value::as_str);
-        let strong =
-            attempt.acr_values.is_empty() || acr.is_some_and(|acr| attempt.acr_values.iter().any(|v| v == acr));
-        let at = time_of(claims, "auth_time");
-        let leeway = self.issuers.get(&attempt.issuer).map_or(Duration::ZERO, |issuer| issuer.settings.leeway);
-        let recent = attempt.max_age_seconds.is_none_or(|seconds| {
-            let longest = Duration::from_secs(seconds).saturating_add(leeway);
-            at.is_some_and(|at| self.state.clock.now().since(at) <= longest)
-        });
+        let strong = is_strong(&attempt.acr_values, claims.get("acr").and_then(serde_json::Value::as_str));
+        let (at, leeway) = (time_of(claims, "auth_time"), self.leeway(&attempt.issuer));
+        let longest = attempt.max_age_seconds.map(Duration::from_secs);
+        let recent = is_recent(longest, at, leeway, self.state.clock.now());
         let anew = !attempt.anew || at.is_none_or(|at| at.plus(leeway) >= attempt.begun_at);
         let sentence = "The sign-in service did not sign you in as strongly or as recently as this page asks.";
         if strong && recent && anew { Ok(()) } else { Err(refuse(StatusCode::FORBIDDEN, TOO_WEAK, sentence)) }

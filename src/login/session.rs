@@ -128,15 +128,30 @@ impl IdentityVerifier for SessionVerifier {
     }
 }
 
-/// Whether a principal's authentication is as strong and as recent as `requirement` asks (RFC 9470). What its
-/// issuer does not say is not met.
+/// Whether a principal's authentication is as strong and as recent as `requirement` asks (RFC 9470), `leeway` being how
+/// far its issuer's clock may be off. What the issuer does not say is not met.
+///
+/// A login is judged by this too before it begins a session: by two rules, one could send a browser in circles.
 #[must_use]
-pub fn meets(requirement: &LoginRequirement, principal: &Principal, now: Timestamp) -> bool {
+pub fn meets(requirement: &LoginRequirement, principal: &Principal, leeway: Duration, now: Timestamp) -> bool {
     let values = &requirement.acr_values;
-    let strong = values.is_empty() || principal.acr.as_ref().is_some_and(|acr| values.contains(acr));
-    let recent =
-        requirement.max_age.is_none_or(|longest| principal.authenticated_at.is_some_and(|at| now.since(at) <= longest));
-    strong && recent
+    is_strong(values, principal.acr.as_deref())
+        && is_recent(requirement.max_age, principal.authenticated_at, leeway, now)
+}
+
+pub(super) fn is_strong(values: &[String], acr: Option<&str>) -> bool {
+    values.is_empty() || acr.is_some_and(|acr| values.iter().any(|value| value == acr))
+}
+
+pub(super) fn is_recent(
+    longest: Option<Duration>,
+    authenticated_at: Option<Timestamp>,
+    leeway: Duration,
+    now: Timestamp,
+) -> bool {
+    longest.is_none_or(|longest| {
+        authenticated_at.is_some_and(|at| now.since(at) <= longest.saturating_add(leeway))
+    })
 }
 
 impl Login {
@@ -150,8 +165,8 @@ impl Login {
             self.refresh(live.opened.key, &live.issuer, patience).await;
             live = self.live(presented.headers, presented.now)?;
         }
-        let (entry, now) = (&live.entry, presented.now);
-        if now >= entry.usable_until() {
+        let entry = &live.entry;
+        if presented.now >= entry.usable_until() {
             return Err(if entry.refreshable {
                 let detail = "the session could not be refreshed".to_owned();
                 IdentityError::Unavailable { issuer: entry.issuer.clone(), detail }
@@ -159,8 +174,14 @@ impl Login {
                 IdentityError::invalid("session_expired", "its claims have expired and cannot be refreshed")
             });
         }
-        let principal = self.principal_of(&live).await?;
-        if meets(&presented.route.login, &principal, now) { Ok(principal) } else { Err(IdentityError::StepUp) }
+        // Whether this is enough for the route is asked when the principal is on record.
+        self.principal_of(&live).await
+    }
+
+    /// How far the clock of the issuer of this configured name may be off; nothing where it offers no login.
+    #[must_use]
+    pub fn leeway(&self, issuer: &str) -> Duration {
+        self.issuers.get(issuer).map_or(Duration::ZERO, |issuer| issuer.settings.leeway)
     }
 
     /// The session of these headers, when it may be used. Asks the server's record every time.

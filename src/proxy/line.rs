@@ -97,7 +97,8 @@ impl Proxy {
             _ => None,
         };
         exchange.entry.principal = Some(principal.clone());
-        if !login::meets(&route.login, &principal, arrival.now) {
+        let leeway = arrival.snapshot.login.as_ref().map(|login| login.leeway(&principal.issuer)).unwrap_or_default();
+        if !login::meets(&route.login, &principal, leeway, arrival.now) {
             return Err(IdentityError::StepUp.into());
         }
 
@@ -193,10 +194,7 @@ impl Proxy {
         let reason = login_reason(error)?;
         let presented = presented(arrival, parts, &matched.route);
         let response = login.redirect_for(&presented, &matched.target, reason)?;
-        exchange.entry.decision = Decision::Deny;
-        exchange.entry.code = error.code();
-        exchange.entry.detail = Some(error.detail());
-        exchange.outcome = Outcome::Denied;
+        exchange.refused(error);
         Some(response)
     }
 }

@@ -273,3 +273,17 @@ async fn a_login_that_cannot_be_recorded_is_none() {
     assert_eq!(browser.session_cookies(), before);
     assert!(world.ask(&browser).await.is_ok(), "the session that was there goes on");
 }
+
+#[tokio::test]
+async fn a_login_that_is_recent_enough_by_the_issuers_clock_leads_to_the_page() {
+    for (seconds_off, taken) in [(15, true), (45, false)] {
+        let (mut world, mut browser) = (World::new().await, Browser::default());
+        let at = world.clock.now().unix_seconds() - 60 - seconds_off;
+        world.route.login.max_age = Some(Duration::from_secs(60));
+        world.issuer.set(|mode| drop(mode.claims.insert("auth_time".into(), at.into())));
+        let callback = world.issuer.authorize(&world.begin(&mut browser, "max_age=60").await);
+        let status = world.get(&mut browser, &callback).await.status().as_u16();
+        assert_eq!(status == 303, taken, "{seconds_off} s");
+        assert_eq!(world.ask(&browser).await.is_ok(), taken, "{seconds_off} s");
+    }
+}

@@ -120,7 +120,11 @@ impl World {
         if !verifier.presents(&presented)? {
             return Err(IdentityError::Missing);
         }
-        verifier.verify(presented).await
+        let principal = verifier.verify(presented).await?;
+        // As the line goes on.
+        let leeway = self.login.leeway(&principal.issuer);
+        let enough = meets(&self.route.login, &principal, leeway, self.clock.now());
+        if enough { Ok(principal) } else { Err(IdentityError::StepUp) }
     }
 
     fn presented<'a>(&'a self, method: &'a Method, headers: &'a HeaderMap, peer: &'a Peer) -> Presented<'a> {
