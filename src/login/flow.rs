@@ -255,14 +255,8 @@ impl Login {
             self.tell(SessionEventKind::Ended, &entry.issuer, None, Some(key), "too_many_sessions", request_id);
         }
         let principal = Arc::new(principal);
-        let started = self.event(
-            SessionEventKind::Started,
-            issuer.name(),
-            Some(principal.clone()),
-            Some(key),
-            "ok",
-            request_id,
-        );
+        let started =
+            self.event(SessionEventKind::Started, issuer.name(), Some(principal.clone()), Some(key), "ok", request_id);
         if self.state.record(started).is_err() {
             if let Err(error) = self.state.store.end(key).await {
                 tracing::error!(session = %key, %error, "the end of a session without a record could not be written");

@@ -39,11 +39,12 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use openidconnect::IssuerUrl;
-use openidconnect::core::CoreJwsSigningAlgorithm;
 use serde_json::{Map, Value};
 
 use crate::body::Body;
 use crate::clock::Timestamp;
+use crate::identity::jwt::Algorithm;
+use crate::identity::keys::KeyStore;
 use crate::identity::{IdentityError, Principal, VerifiedIdentity};
 use crate::outbound::OutboundClient;
 use crate::secret::Secret;
@@ -100,6 +101,8 @@ pub struct LoginIssuerSettings {
     pub parameters: Vec<(String, String)>,
     /// Names of the signature algorithms of ID tokens, asymmetric ones only.
     pub algorithms: Vec<String>,
+    /// The issuer's keys.
+    pub keys: Arc<KeyStore>,
     /// Clock difference that is forgiven.
     pub leeway: Duration,
     /// A session without a request for this long is over.
@@ -201,7 +204,7 @@ pub struct SessionEvent {
 pub(crate) struct LoginIssuer {
     settings: LoginIssuerSettings,
     url: IssuerUrl,
-    algorithms: Vec<CoreJwsSigningAlgorithm>,
+    algorithms: Vec<Algorithm>,
 }
 
 /// Browser login under one configuration snapshot.
@@ -271,7 +274,7 @@ impl LoginIssuer {
             return Err(refuse("its URL is not https".to_owned()));
         }
         let algorithms: Result<Vec<_>, _> =
-            settings.algorithms.iter().map(|name| algorithm(name).ok_or_else(|| refuse(unusable(name)))).collect();
+            settings.algorithms.iter().map(|name| name.parse().map_err(|_| refuse(unusable(name)))).collect();
         let algorithms = algorithms?;
         if algorithms.is_empty() {
             return Err(refuse("it names no signature algorithm".to_owned()));
@@ -298,22 +301,6 @@ impl LoginIssuer {
 
 fn unusable(name: &str) -> String {
     format!("signature algorithm `{name}` cannot be verified here")
-}
-
-/// The asymmetric algorithms that ID tokens may be signed with.
-fn algorithm(name: &str) -> Option<CoreJwsSigningAlgorithm> {
-    Some(match name {
-        "RS256" => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
-        "RS384" => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
-        "RS512" => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
-        "PS256" => CoreJwsSigningAlgorithm::RsaSsaPssSha256,
-        "PS384" => CoreJwsSigningAlgorithm::RsaSsaPssSha384,
-        "PS512" => CoreJwsSigningAlgorithm::RsaSsaPssSha512,
-        "ES256" => CoreJwsSigningAlgorithm::EcdsaP256Sha256,
-        "ES384" => CoreJwsSigningAlgorithm::EcdsaP384Sha384,
-        "EdDSA" => CoreJwsSigningAlgorithm::EdDsa,
-        _ => return None,
-    })
 }
 
 /// A redirect that no cache keeps.

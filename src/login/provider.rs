@@ -35,8 +35,6 @@ const FRESH: Duration = Duration::from_secs(3600);
 const USABLE: Duration = Duration::from_secs(24 * 3600);
 /// After a failure the next attempt waits this long.
 const PAUSE: Duration = Duration::from_secs(2);
-/// An unknown key fetches the keys again at most this often.
-const REFETCH: Duration = Duration::from_secs(30);
 /// Longest wait of a request for the issuer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,7 +49,7 @@ pub(super) struct FurtherMetadata {
 
 impl AdditionalProviderMetadata for FurtherMetadata {}
 
-/// Metadata and keys of a provider.
+/// Metadata of a provider. What keys it names is nothing to us: they are the issuer's key store's.
 pub(super) type Metadata = ProviderMetadata<
     FurtherMetadata,
     CoreAuthDisplay,
@@ -103,8 +101,6 @@ pub(super) struct Tokens {
 struct Known {
     metadata: Option<(Arc<Metadata>, Timestamp)>,
     failed: Option<(ProviderError, Timestamp)>,
-    /// When a key that nobody knew last made the keys be fetched, successfully.
-    fetched_for_key: Option<Timestamp>,
 }
 
 /// Metadata of all providers, by issuer URL.
@@ -189,57 +185,15 @@ impl Providers {
     /// What an answer of the token endpoint gives, its ID token verified if it holds one; at login with `nonce`.
     pub(super) async fn tokens(
         &self,
-        issuer: &Arc<LoginIssuer>,
+        issuer: &LoginIssuer,
         answer: &CoreTokenResponse,
         nonce: Option<&str>,
     ) -> Result<Tokens, ProviderError> {
-        let now = self.clock.now();
-        let metadata = self.metadata(issuer).await?;
-        let identity = match id_token::verify(issuer, &metadata, answer, nonce, now) {
-            Err(id_token::Fault::UnknownKey) => {
-                let metadata = self.newer_than(issuer, &metadata).await?;
-                id_token::verify(issuer, &metadata, answer, nonce, now)
-            }
-            verified => verified,
-        };
         Ok(Tokens {
-            identity: identity?,
+            identity: id_token::verify(issuer, answer, nonce, self.clock.now()).await?,
             refresh_token: answer.refresh_token().map(|token| token.secret().clone()),
             expires_in: answer.expires_in(),
         })
-    }
-
-    /// Metadata after a key that `seen` does not hold: fetched at once, however fresh `seen` is, but at most once
-    /// within [`REFETCH`].
-    async fn newer_than(
-        &self,
-        issuer: &Arc<LoginIssuer>,
-        seen: &Arc<Metadata>,
-    ) -> Result<Arc<Metadata>, ProviderError> {
-        if let Some(error) = self.just_failed(issuer) {
-            return Err(error);
-        }
-        let needed = || {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(known) = known.get(issuer.url.as_str()) else { return true };
-            let replaced = known.metadata.as_ref().is_some_and(|(metadata, _)| !Arc::ptr_eq(metadata, seen));
-            let too_soon = known.fetched_for_key.is_some_and(|at| self.clock.now().since(at) < REFETCH);
-            !replaced && !too_soon
-        };
-        let work = || {
-            let (issuer, known, clock) = (issuer.clone(), self.known.clone(), self.clock.clone());
-            async move {
-                let metadata = fetch(issuer.clone(), known.clone(), clock.clone()).await?;
-                // Only a fetch that brought keys makes the next one wait.
-                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.entry(issuer.url.to_string()).or_default().fetched_for_key = Some(clock.now());
-                Ok(metadata)
-            }
-        };
-        match self.fetches.join(issuer.url.to_string(), PATIENCE, needed, work).await {
-            Some(fetched) => fetched,
-            None => Ok(self.at_hand(issuer, USABLE).unwrap_or_else(|| seen.clone())),
-        }
     }
 
     fn at_hand(&self, issuer: &LoginIssuer, within: Duration) -> Option<Arc<Metadata>> {
@@ -248,15 +202,14 @@ impl Providers {
         (self.clock.now().since(*at) < within).then(|| metadata.clone())
     }
 
-    fn just_failed(&self, issuer: &LoginIssuer) -> Option<ProviderError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (error, at) = known.get(issuer.url.as_str())?.failed.clone()?;
-        (self.clock.now().since(at) < PAUSE).then_some(error)
-    }
-
     /// Fetches unless what is known is fresh by now, or the last attempt has just failed.
     async fn fetch(&self, issuer: &Arc<LoginIssuer>) -> Result<Arc<Metadata>, ProviderError> {
-        let fetched = match self.just_failed(issuer) {
+        let just_failed = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let failed = known.get(issuer.url.as_str()).and_then(|known| known.failed.clone());
+            failed.filter(|(_, at)| self.clock.now().since(*at) < PAUSE).map(|(error, _)| error)
+        };
+        let fetched = match just_failed {
             Some(error) => Err(error),
             None => {
                 let needed = || self.at_hand(issuer, FRESH).is_none();

@@ -149,9 +149,7 @@ pub(super) fn is_recent(
     leeway: Duration,
     now: Timestamp,
 ) -> bool {
-    longest.is_none_or(|longest| {
-        authenticated_at.is_some_and(|at| now.since(at) <= longest.saturating_add(leeway))
-    })
+    longest.is_none_or(|longest| authenticated_at.is_some_and(|at| now.since(at) <= longest.saturating_add(leeway)))
 }
 
 impl Login {

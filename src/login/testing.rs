@@ -53,6 +53,8 @@ pub(super) struct Mode {
     pub(super) sign_with_stranger: bool,
     pub(super) claims: BTreeMap<String, Value>,
     pub(super) header: BTreeMap<String, Value>,
+    /// Text put before the claims of ID tokens, inside their object.
+    pub(super) before_claims: &'static str,
     pub(super) refresh_claims: BTreeMap<String, Value>,
     pub(super) lifetime: Option<i64>,
 }
@@ -71,6 +73,7 @@ struct Key {
 #[derive(Default)]
 pub(super) struct Calls {
     pub(super) discovery: usize,
+    pub(super) keys: usize,
     pub(super) code: usize,
     pub(super) refresh: usize,
 }
@@ -90,7 +93,7 @@ pub(super) struct Inner {
 #[derive(Clone)]
 pub(super) struct TestIssuer {
     pub(super) url: String,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// Told when a refresh has arrived, before it is answered.
     pub(super) refresh_asked: Arc<tokio::sync::Notify>,
     pub(super) inner: Arc<Mutex<Inner>>,
@@ -215,7 +218,8 @@ impl TestIssuer {
     }
 
     fn jwks(&self) -> Value {
-        let inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        inner.calls.keys += 1;
         let keys = inner.keys.iter().map(|key| {
             let point = key.pair.public_key().as_ref();
             let [x, y] = [&point[1..33], &point[33..]].map(|half| URL_SAFE_NO_PAD.encode(half));
@@ -285,8 +289,9 @@ impl Inner {
         for (name, value) in &mode.header {
             header[name] = value.clone();
         }
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(claims));
+        let claims = claims.to_string().replacen('{', &format!("{{{}", mode.before_claims), 1);
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", encode(&header.to_string()), encode(&claims));
         let signature = key.pair.sign(&rng(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }

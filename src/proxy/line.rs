@@ -47,7 +47,8 @@ impl Proxy {
                 // Asked now: since the request the session may have ended, or made way for a newer one.
                 let sessions = snapshot.sessions.as_ref().zip(shown.as_ref());
                 let now = self.parts.clock.now();
-                let set_cookies = sessions.map(|(sessions, shown)| sessions.set_cookies(shown, now)).unwrap_or_default();
+                let set_cookies =
+                    sessions.map(|(sessions, shown)| sessions.set_cookies(shown, now)).unwrap_or_default();
                 if !set_cookies.is_empty() {
                     keep_from_caches(response.headers_mut());
                 }

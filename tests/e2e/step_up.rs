@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    AuditRecord, Authority, Browser, Gate, ORIGIN, Provider, RecordingUpstream, RunningGate, StaticIssuer, eventually, now,
+    AuditRecord, Authority, Browser, Gate, ORIGIN, Provider, RecordingUpstream, RunningGate, StaticIssuer, eventually,
+    now,
 };
 
 struct World {

@@ -130,17 +130,18 @@ async fn metadata_is_fetched_once_an_hour_and_the_last_good_serves_meanwhile() {
 async fn a_new_signing_key_is_found_at_once_but_asked_for_at_most_every_thirty_seconds() {
     let (world, mut browser) = (World::new().await, Browser::default());
     world.log_in(&mut browser, "").await;
+    let before = world.issuer.calls(|calls| calls.keys);
     world.issuer.rotate_keys();
     world.log_in(&mut browser, "").await;
-    assert_eq!(world.issuer.calls(|calls| calls.discovery), 2);
+    assert_eq!(world.issuer.calls(|calls| calls.keys), before + 1);
 
     world.issuer.rotate_keys();
     let callback = world.issuer.authorize(&world.begin(&mut browser, "").await);
     assert_eq!(world.get(&mut browser, &callback).await.status(), 502);
-    assert_eq!(world.issuer.calls(|calls| calls.discovery), 2, "the issuer is not asked by every login");
+    assert_eq!(world.issuer.calls(|calls| calls.keys), before + 1, "the issuer is not asked by every login");
     world.clock.advance(Duration::from_secs(30));
     world.log_in(&mut browser, "again=1").await;
-    assert_eq!(world.issuer.calls(|calls| calls.discovery), 3);
+    assert_eq!(world.issuer.calls(|calls| calls.keys), before + 2);
 }
 
 #[tokio::test]

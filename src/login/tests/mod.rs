@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use super::testing::{TestIssuer, route, seconds};
 use super::*;
 use crate::clock::Clock;
+use crate::identity::keys::{KeySource, KeyStoreSettings};
 use crate::identity::{IdentityVerifier, Presented, PrincipalKind};
 use crate::outbound::{OutboundClient, OutboundSettings};
 use crate::peer::{Downstream, Peer, Scheme, Transport};
@@ -178,6 +179,7 @@ fn open(
 }
 
 fn issuer_settings(name: &str, issuer: &TestIssuer) -> LoginIssuerSettings {
+    let keys = KeyStoreSettings::new(name, KeySource::JwksUri(format!("{}/jwks", issuer.url)));
     LoginIssuerSettings {
         name: name.into(),
         issuer_url: issuer.url.clone(),
@@ -186,6 +188,7 @@ fn issuer_settings(name: &str, issuer: &TestIssuer) -> LoginIssuerSettings {
         scopes: vec!["openid".into(), "offline_access".into()],
         parameters: Vec::new(),
         algorithms: vec!["ES256".into()],
+        keys: Arc::new(KeyStore::new(keys, issuer.clock.clone()).unwrap()),
         leeway: Duration::from_secs(30),
         idle: Duration::from_secs(30 * 60),
         longest: Duration::from_secs(12 * 3600),

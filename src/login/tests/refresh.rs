@@ -229,20 +229,6 @@ async fn a_second_new_key_within_half_a_minute_ends_no_session() {
 }
 
 #[tokio::test]
-async fn a_fetch_of_keys_that_failed_does_not_make_the_next_one_wait() {
-    let world = World::new().await;
-    let mut browser = ageing(&world).await;
-    world.issuer.rotate_keys();
-    world.issuer.set(|mode| mode.keys_down = true);
-    world.ask(&browser).await.unwrap();
-    world.settle().await;
-    world.issuer.set(|mode| mode.keys_down = false);
-    world.clock.advance(Duration::from_secs(3));
-    browser.0.clear();
-    assert_eq!(world.log_in(&mut browser, "").await, "https://own.test/");
-}
-
-#[tokio::test]
 async fn what_an_issuer_refuses_for_good_ends_the_session_and_its_own_trouble_does_not() {
     for error in ["interaction_required", "login_required", "consent_required", "access_denied", "invalid_scope"] {
         let world = World::new().await;
@@ -317,10 +303,9 @@ async fn no_token_of_a_session_goes_to_another_issuer_or_client_of_the_same_name
     let mut world = World::new().await;
     let mut browser = aged(&world).await;
     let stranger = TestIssuer::start(world.clock.clone()).await;
-    for elsewhere in [
-        LoginIssuerSettings { client_id: "another".into(), ..world.settings() },
-        issuer_settings("okta", &stranger),
-    ] {
+    for elsewhere in
+        [LoginIssuerSettings { client_id: "another".into(), ..world.settings() }, issuer_settings("okta", &stranger)]
+    {
         world.reload(vec![elsewhere]);
         assert_eq!(code(&world.ask(&browser).await), "session_invalid");
     }
