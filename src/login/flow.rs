@@ -130,7 +130,7 @@ impl Login {
         if attempt.anew {
             request = request.add_prompt(CoreAuthPrompt::Login);
         }
-        for (name, value) in &issuer.settings.parameters {
+        for (name, value) in issuer.settings.parameters.iter().filter(|(name, _)| !(attempt.anew && name == "prompt")) {
             request = request.add_extra_param(name.clone(), value.clone());
         }
         let (url, _, _) = request.url();

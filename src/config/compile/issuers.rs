@@ -174,7 +174,7 @@ fn login(issuer: &checked::Issuer, keys: Arc<KeyStore>, clock: &Clock) -> Result
         client_id: login.client_id.clone(),
         client_secret: login.client_secret.as_ref().map(|secret| secret.value.clone()),
         scopes: login.scopes.clone(),
-        parameters: Vec::new(),
+        parameters: login.parameters.clone(),
         algorithms: issuer.algorithms.clone(),
         keys,
         leeway: issuer.leeway,

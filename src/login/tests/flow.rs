@@ -288,3 +288,15 @@ async fn a_login_that_is_recent_enough_by_the_issuers_clock_leads_to_the_page() 
         assert_eq!(world.ask(&browser).await.is_ok(), taken, "{seconds_off} s");
     }
 }
+
+#[tokio::test]
+async fn what_an_issuer_wants_besides_goes_with_the_authorization_request() {
+    let (mut world, mut browser) = (World::new().await, Browser::default());
+    let parameters = [("access_type", "offline"), ("prompt", "consent")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    world.reload(vec![LoginIssuerSettings { parameters, ..world.settings() }]);
+    let url = world.begin(&mut browser, "").await;
+    assert!(url.contains("access_type=offline") && url.contains("prompt=consent"), "{url}");
+    let url = world.begin(&mut browser, "prompt=login").await;
+    assert!(url.contains("prompt=login") && !url.contains("consent"), "one prompt at a time: {url}");
+}

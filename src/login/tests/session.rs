@@ -283,3 +283,23 @@ async fn an_answer_that_comes_after_a_new_login_leaves_its_session_alone() {
     assert!(verifier.set_cookies(&shown, world.clock.now()).is_empty(), "it would replace the newer session's cookie");
     assert_eq!(world.happened()[1..], [(SessionEventKind::Started, "ok"), (SessionEventKind::Ended, "replaced")]);
 }
+
+#[tokio::test]
+async fn upkeep_replaces_the_sealing_key_and_keeps_the_old_one_for_what_it_sealed() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    let keys = || std::fs::read_to_string(world.home.path().join("login/keys.json")).unwrap();
+    world.log_in(&mut browser, "").await;
+    let first = keys();
+    world.state.upkeep();
+    assert_eq!(keys(), first, "not before a week has passed");
+    world.clock.advance(7 * 24 * HOUR);
+    world.log_in(&mut browser, "").await;
+    let sealed_before = browser.clone();
+    world.state.upkeep();
+    assert_ne!(keys(), first);
+    assert!(world.ask(&sealed_before).await.is_ok(), "the old key opens");
+    world.clock.advance(25 * HOUR);
+    world.state.upkeep();
+    let parsed: Value = serde_json::from_str(&keys()).unwrap();
+    assert_eq!(parsed["keys"].as_array().unwrap().len(), 1, "and goes once nothing of it can be valid");
+}
