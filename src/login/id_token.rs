@@ -49,7 +49,7 @@ pub(super) async fn verify(
     if judged.issued_at.is_none() {
         return Err(refuse("id_token_claims", "it does not say when it was issued"));
     }
-    if !claims.get("sub").and_then(Value::as_str).is_some_and(|subject| !subject.is_empty()) {
+    if claims.get("sub").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(refuse("id_token_subject", "its subject is malformed"));
     }
     if nonce.is_some() && claims.get("nonce").and_then(Value::as_str) != nonce {
