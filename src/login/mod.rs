@@ -3,6 +3,7 @@
 //! [`LoginState`] lives as long as the process: sealing keys, sessions, provider metadata. A [`Login`] is made for
 //! each configuration snapshot over the same state. [`SessionVerifier`] recognises callers by the session cookie.
 
+mod ages;
 mod attempt;
 mod cookies;
 mod disk;

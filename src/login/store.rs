@@ -3,7 +3,7 @@
 //! A session that is not here does not exist, whatever cookie names it; so an ended one stays ended after a
 //! restart. Ended sessions leave a record without tokens until their cookies could not be valid any more.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ages::Ages;
 use super::disk;
 use super::seal::Sealer;
 use crate::clock::Timestamp;
@@ -24,9 +25,6 @@ const FACTS_AT_HAND: usize = 10_000;
 
 /// Refreshed sessions that wait in memory for a disk that takes no writes.
 const MOST_UNSAVED: usize = 1_000;
-
-/// Live sessions of one user at an issuer; past it the user's oldest ends, and nobody else's.
-const MOST_OF_ONE_USER: usize = 100;
 
 /// Longest wait of a request for the disk.
 pub(super) const DISK: Duration = Duration::from_secs(5);
@@ -125,7 +123,7 @@ pub(super) struct Entry {
     /// A newer session took its place in the browser; what is under way may still use it for a moment.
     pub(super) replaced: bool,
     /// Digest of whose it is.
-    owner: Option<[u8; 32]>,
+    pub(super) owner: Option<[u8; 32]>,
 }
 
 impl Entry {
@@ -165,55 +163,6 @@ struct Inner {
     writing: Mutex<()>,
     unsaved: Mutex<HashMap<SessionKey, Record>>,
     facts: Cache<(SessionKey, u64), Arc<Facts>>,
-}
-
-type ByAge = BTreeSet<(Timestamp, SessionKey)>;
-
-/// Sessions in the order in which they began.
-#[derive(Default)]
-struct Ages {
-    live: ByAge,
-    ended: ByAge,
-    of_one: HashMap<[u8; 32], ByAge>,
-}
-
-impl Ages {
-    fn add(&mut self, key: SessionKey, entry: &Entry) {
-        let age = (entry.started_at, key);
-        if entry.ended {
-            self.ended.insert(age);
-            return;
-        }
-        self.live.insert(age);
-        if let Some(owner) = entry.owner {
-            self.of_one.entry(owner).or_default().insert(age);
-        }
-    }
-
-    fn remove(&mut self, key: SessionKey, entry: &Entry) {
-        let age = (entry.started_at, key);
-        self.live.remove(&age);
-        self.ended.remove(&age);
-        if let Some(owner) = entry.owner
-            && let Some(own) = self.of_one.get_mut(&owner)
-        {
-            own.remove(&age);
-            if own.is_empty() {
-                self.of_one.remove(&owner);
-            }
-        }
-    }
-
-    /// The session to give up when its owner has too many.
-    fn too_many_of(&self, owner: [u8; 32], newest: SessionKey) -> Option<SessionKey> {
-        let own = self.of_one.get(&owner).filter(|own| own.len() > MOST_OF_ONE_USER)?;
-        own.iter().map(|(_, key)| *key).find(|key| *key != newest)
-    }
-
-    /// The session to give up when there are too many: one that has ended, else the oldest.
-    fn least_worth(&self, newest: SessionKey) -> Option<SessionKey> {
-        self.ended.iter().chain(&self.live).map(|(_, key)| *key).find(|key| *key != newest)
-    }
 }
 
 impl fmt::Debug for Store {
@@ -295,8 +244,10 @@ impl Store {
                 inner.facts.insert((key, record.generation), Arc::new(facts));
             }
             if let Some(mut entry) = inner.index.get_mut(&key) {
-                let ended = entry.ended;
-                *entry = Entry { ended, ..Entry::of(&record) };
+                // An end that came meanwhile stays.
+                let newer = Entry::of(&record);
+                let (ended, replaced) = (entry.ended, entry.replaced || newer.replaced);
+                *entry = Entry { ended, replaced, ends_at: entry.ends_at.min(newer.ends_at), ..newer };
             }
             Ok(true)
         })
@@ -305,20 +256,22 @@ impl Store {
 
     /// Ends a session: at once for every request, then durably. `false` when it had ended before.
     pub(super) async fn end(&self, key: SessionKey) -> io::Result<bool> {
-        let before = self.0.index.get_mut(&key).filter(|entry| !entry.ended).map(|mut entry| {
-            entry.ended = true;
-            entry.value().clone()
-        });
-        let Some(entry) = before else { return Ok(false) };
-        {
-            let mut ages = lock(&self.0.ages);
-            ages.remove(key, &entry);
-            ages.add(key, &entry);
+        let was_live = match self.0.index.get_mut(&key) {
+            Some(mut entry) => !std::mem::replace(&mut entry.ended, true),
+            None => false,
+        };
+        if !was_live {
+            return Ok(false);
         }
         self.durably(move |inner| {
             let _order = lock(&inner.writing);
             lock(&inner.unsaved).remove(&key);
             let Some(entry) = inner.index.get(&key).map(|entry| entry.value().clone()) else { return Ok(true) };
+            {
+                let mut ages = lock(&inner.ages);
+                ages.remove(key, &entry);
+                ages.add(key, &entry);
+            }
             inner.write_or_queue(key, tombstone(&entry)).map(|()| true)
         })
         .await

@@ -1,6 +1,7 @@
 //! Sessions survive a restart; ended ones do not come back.
 
 use super::*;
+use crate::login::ages::MOST_OF_ONE_USER;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
