@@ -4,6 +4,8 @@ mod readiness;
 
 mod reload;
 
+mod state_lock;
+
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -22,12 +24,16 @@ use crate::config::compile::{admin_listener, limits, listeners};
 use crate::config::watch::{ConfigWatcher, ReloadTrigger, WatchSettings};
 use crate::config::{self, Faults, Runtime, StartError};
 use crate::edge;
+use crate::login;
 use crate::proxy::{Proxy, ProxyParts};
 use crate::server::{BoundServer, DrainReport, ListenAddress, Server, ServerError};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
 use reload::{Reloader, Status};
+use state_lock::StateLock;
+
+pub use state_lock::StateLockError;
 
 /// How long the last audit records may take to reach their destination.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
@@ -54,6 +60,9 @@ pub enum AppError {
     /// Its state.
     #[error(transparent)]
     State(#[from] StartError),
+    /// Its state belongs to another process.
+    #[error(transparent)]
+    StateLock(#[from] StateLockError),
     /// A certificate or key file.
     #[error("{0}")]
     Listener(String),
@@ -82,6 +91,7 @@ pub struct Running {
     proxy: Arc<Proxy>,
     runtime: Arc<Runtime>,
     writer: Writer,
+    state_lock: Option<StateLock>,
 }
 
 /// Starts the product and returns once every listener accepts.
@@ -97,6 +107,10 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     // Before anything reads them for good: what changes from here on is seen.
     watcher.follow(checked.referenced.clone());
 
+    let state_lock = match &checked.state_dir {
+        Some(directory) => Some(StateLock::take(directory, checked.limits.drain).await?),
+        None => None,
+    };
     let metrics = Arc::new(Metrics::new());
     let (writer, audit) = start_audit(&checked, destination).map_err(AppError::Audit)?;
     let runtime = open_state(&checked, &clock, &metrics, &audit).await?;
@@ -154,6 +168,7 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
         proxy,
         runtime,
         writer,
+        state_lock,
     })
 }
 
@@ -285,8 +300,18 @@ impl Running {
     /// Drains: accepts nothing new, lets requests finish until the deadline, writes the last records. `true` when
     /// nothing was cut and nothing was lost.
     pub async fn drain(self) -> bool {
-        let Self { shutdown, admin_shutdown, serving, admin_serving, mut background, proxy, runtime, writer, .. } =
-            self;
+        let Self {
+            shutdown,
+            admin_shutdown,
+            serving,
+            admin_serving,
+            mut background,
+            proxy,
+            runtime,
+            writer,
+            state_lock,
+            ..
+        } = self;
         tracing::info!("draining");
         shutdown.drain();
         let report = serving.await;
@@ -294,9 +319,11 @@ impl Running {
         let tunnels_ended = tokio::time::timeout(Duration::from_secs(5), proxy.tunnels().wait()).await.is_ok();
         background.shutdown().await;
         if let Some(state) = runtime.login_state() {
-            let _best_effort = tokio::time::timeout(Duration::from_secs(5), state.drain()).await;
+            // A refresh that is cut off may lose the one refresh token that is good.
+            let _best_effort = tokio::time::timeout(login::LONGEST_REFRESH, state.drain()).await;
         }
         drop(proxy);
+        drop(state_lock);
         let written = writer.finish(LAST_RECORDS).await;
         if let Err(error) = &written {
             tracing::error!(%error, "audit records were lost at the end");

@@ -221,6 +221,8 @@ pub struct Login {
     pub client_secret: Option<SecretValue>,
     /// Scopes, `openid` among them.
     pub scopes: Vec<String>,
+    /// Further parameters of the authorization request.
+    pub parameters: Vec<(String, String)>,
     /// A session ends after this silence.
     pub idle: Duration,
     /// A session ends after this time.

@@ -109,7 +109,8 @@ impl CookieNames {
         Ok(Some(Joined { text: values.concat(), chunks }))
     }
 
-    /// `Set-Cookie` values that store `text` in chunks and clear what an older, longer session left.
+    /// `Set-Cookie` values that store `text` in chunks and clear every further one: the browser may have got it since
+    /// the request, by an answer to another.
     pub(super) fn set_session(&self, text: &str, seconds: i64, headers: &HeaderMap) -> Vec<HeaderValue> {
         let chunks: Vec<&str> = text.as_bytes().chunks(CHUNK).filter_map(|chunk| str::from_utf8(chunk).ok()).collect();
         let set = chunks.iter().enumerate();
@@ -119,22 +120,21 @@ impl CookieNames {
         values
     }
 
-    /// `Set-Cookie` values that clear every chunk that the request shows, and the first one in any case.
+    /// `Set-Cookie` values that clear every chunk there can be, and what else the request shows.
     pub(super) fn clear_session(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
-        let mut values: Vec<_> = self.clear(&format!("{}.0", self.session)).into_iter().collect();
-        values.extend(self.clear_session_from(1, headers));
-        values
+        self.clear_session_from(0, headers)
     }
 
     fn clear_session_from(&self, first: usize, headers: &HeaderMap) -> Vec<HeaderValue> {
+        let chunks = (first..MOST_CHUNKS).filter_map(|number| self.clear(&format!("{}.{number}", self.session)));
         // A number that is none must go too: it would make every later session malformed.
-        let stale = |rest: &str| match rest.strip_prefix('.').map(str::as_bytes) {
-            Some([digit @ b'0'..=b'9']) => usize::from(*digit - b'0') >= first,
+        let stray = |rest: &str| match rest.strip_prefix('.').map(str::as_bytes) {
+            Some([digit @ b'0'..=b'9']) => usize::from(*digit - b'0') >= MOST_CHUNKS,
             Some(other) => other.len() < 64 && other.iter().all(u8::is_ascii_graphic),
             None => rest.is_empty(),
         };
-        let stale = ours(headers, self.session).filter(|(rest, _)| stale(rest)).take(MOST_COOKIES);
-        stale.filter_map(|(rest, _)| self.clear(&format!("{}{rest}", self.session))).collect()
+        let strays = ours(headers, self.session).filter(|(rest, _)| stray(rest)).take(MOST_COOKIES);
+        chunks.chain(strays.filter_map(|(rest, _)| self.clear(&format!("{}{rest}", self.session)))).collect()
     }
 
     /// One `Set-Cookie` value.
@@ -223,15 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_session_clears_the_chunks_of_a_longer_one() {
+    fn a_session_clears_the_chunks_that_it_does_not_fill() {
         let text = "x".repeat(CHUNK + 1);
-        let old = jar(&["__Host-doorward.0=a; __Host-doorward.1=b; __Host-doorward.2=c"]);
+        let old = jar(&["__Host-doorward.0=a; __Host-doorward.7=b"]);
         let set: Vec<_> = names().set_session(&text, 60, &old).iter().map(|v| v.to_str().unwrap().to_owned()).collect();
-        assert_eq!(set.len(), 3);
+        assert_eq!(set.len(), 6, "two chunks, three that are empty from now on, and a stray");
         assert!(set[0].starts_with("__Host-doorward.0=xxx") && set[1].starts_with("__Host-doorward.1=x;"));
         assert_eq!(set[2], "__Host-doorward.2=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax; Secure");
         assert!(set.iter().all(|line| line.len() < 4096));
-        assert_eq!(names().clear_session(&old).len(), 3);
+        assert!(set[5].starts_with("__Host-doorward.7=; "));
+        assert_eq!(names().clear_session(&old).len(), 6);
+        assert_eq!(names().clear_session(&HeaderMap::new()).len(), 5, "whatever the request shows");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::provider::{ProviderError, Providers, Tokens};
 use super::query::Query;
 use super::refresh::claims_until;
 use super::return_to::ReturnTo;
-use super::session::project;
+use super::session::{is_recent, is_strong, project};
 use super::store::{Entry, Facts, Record, SessionKey};
 use super::{AMONG, LOGIN, Login, LoginIssuer, SessionEvent, SessionEventKind, pages, redirect};
 use crate::body::Body;
@@ -30,6 +30,8 @@ const LONGEST_ACR_VALUE: usize = 256;
 
 /// Code of a login that is weaker or older than was asked for.
 const TOO_WEAK: &str = "login_too_weak";
+
+const DOES_NOT_HOLD: &str = "The sign-in service's answer does not hold.";
 
 /// A session that a newer login of the same user replaces serves requests in flight this much longer.
 const GRACE: Duration = Duration::from_secs(60);
@@ -128,7 +130,7 @@ impl Login {
         if attempt.anew {
             request = request.add_prompt(CoreAuthPrompt::Login);
         }
-        for (name, value) in &issuer.settings.parameters {
+        for (name, value) in issuer.settings.parameters.iter().filter(|(name, _)| !(attempt.anew && name == "prompt")) {
             request = request.add_extra_param(name.clone(), value.clone());
         }
         let (url, _, _) = request.url();
@@ -204,15 +206,10 @@ impl Login {
     /// What was asked for must have happened; else the route would ask again, in a circle.
     fn check_strength(&self, attempt: &Attempt, tokens: &Tokens) -> Result<(), Refusal> {
         let Some((claims, _)) = &tokens.identity else { return Ok(()) };
-        let acr = claims.get("acr").and_then(serde_json::Value::as_str);
-        let strong =
-            attempt.acr_values.is_empty() || acr.is_some_and(|acr| attempt.acr_values.iter().any(|v| v == acr));
-        let at = time_of(claims, "auth_time");
-        let leeway = self.issuers.get(&attempt.issuer).map_or(Duration::ZERO, |issuer| issuer.settings.leeway);
-        let recent = attempt.max_age_seconds.is_none_or(|seconds| {
-            let longest = Duration::from_secs(seconds).saturating_add(leeway);
-            at.is_some_and(|at| self.state.clock.now().since(at) <= longest)
-        });
+        let strong = is_strong(&attempt.acr_values, claims.get("acr").and_then(serde_json::Value::as_str));
+        let (at, leeway) = (time_of(claims, "auth_time"), self.leeway(&attempt.issuer));
+        let longest = attempt.max_age_seconds.map(Duration::from_secs);
+        let recent = is_recent(longest, at, leeway, self.state.clock.now());
         let anew = !attempt.anew || at.is_none_or(|at| at.plus(leeway) >= attempt.begun_at);
         let sentence = "The sign-in service did not sign you in as strongly or as recently as this page asks.";
         if strong && recent && anew { Ok(()) } else { Err(refuse(StatusCode::FORBIDDEN, TOO_WEAK, sentence)) }
@@ -244,6 +241,7 @@ impl Login {
             id_token: Some(id_token),
             facts: None,
             ended: false,
+            replaced: false,
         };
         let began_at = (issuer.settings.project)(&claims).map_err(|error| not_taken(issuer, &error))?.began_at.min(now);
         let (facts, entry) = (Facts { claims, began_at }, Entry::of(&record));
@@ -256,9 +254,17 @@ impl Login {
         for (key, entry) in evicted {
             self.tell(SessionEventKind::Ended, &entry.issuer, None, Some(key), "too_many_sessions", request_id);
         }
+        let principal = Arc::new(principal);
+        let started =
+            self.event(SessionEventKind::Started, issuer.name(), Some(principal.clone()), Some(key), "ok", request_id);
+        if self.state.record(started).is_err() {
+            if let Err(error) = self.state.store.end(key).await {
+                tracing::error!(session = %key, %error, "the end of a session without a record could not be written");
+            }
+            let sentence = "Signing in cannot be recorded at the moment. Try again.";
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "audit_queue_full", sentence));
+        }
         self.replace_session(head, &principal, request_id).await;
-        let (name, principal) = (issuer.name(), Some(Arc::new(principal)));
-        self.tell(SessionEventKind::Started, name, principal, Some(key), "ok", request_id);
         Ok(self.session_cookies(id, issuer, &entry, Some(Arc::new(facts)), &head.headers, now))
     }
 
@@ -273,14 +279,18 @@ impl Login {
         let before = self.principal_named(old).await;
         let same = before.as_ref().is_some_and(|before| before.id() == principal.id());
         let ended = if same {
-            self.state.store.end_by(old, now.plus(GRACE)).await.map(|()| false)
+            self.state.store.replace_by(old, now.plus(GRACE)).await
         } else {
             self.state.store.end(old).await
         };
         match ended {
             Ok(false) => {}
             Ok(true) => self.tell(SessionEventKind::Ended, &issuer, before, Some(old), "replaced", request_id),
-            Err(error) => tracing::error!(session = %old, %error, "a replaced session could not be ended"),
+            Err(error) => {
+                // It has ended all the same; only a restart might not know.
+                tracing::error!(session = %old, %error, "the end of a replaced session could not be written");
+                self.tell(SessionEventKind::Ended, &issuer, before, Some(old), "replaced", request_id);
+            }
         }
     }
 
@@ -304,9 +314,21 @@ impl Login {
         reason: &'static str,
         request_id: &Arc<str>,
     ) {
+        self.state.tell(self.event(kind, issuer, principal, key, reason, request_id));
+    }
+
+    fn event(
+        &self,
+        kind: SessionEventKind,
+        issuer: &Arc<str>,
+        principal: Option<Arc<Principal>>,
+        key: Option<SessionKey>,
+        reason: &'static str,
+        request_id: &Arc<str>,
+    ) -> SessionEvent {
         let (at, session) = (self.state.clock.now(), key.map(|key| key.to_string()));
         let (issuer, request_id) = (issuer.clone(), Some(request_id.clone()));
-        self.state.tell(SessionEvent { at, kind, issuer, principal, session, reason, request_id });
+        SessionEvent { at, kind, issuer, principal, session, reason, request_id }
     }
 }
 
@@ -336,12 +358,11 @@ fn refusal_of(issuer: &LoginIssuer, error: &ProviderError) -> Refusal {
         ProviderError::InvalidGrant => {
             refuse(StatusCode::BAD_REQUEST, "login_code", "The sign-in service does not take its own answer any more.")
         }
-        ProviderError::Refused(_) => {
+        ProviderError::Refused(_) | ProviderError::Denied(_) => {
             refuse(StatusCode::BAD_GATEWAY, "login_exchange", "The sign-in service refused to complete the sign-in.")
         }
-        ProviderError::IdToken { code, .. } => {
-            refuse(StatusCode::BAD_GATEWAY, code, "The sign-in service's answer does not hold.")
-        }
+        ProviderError::UnknownKey => refuse(StatusCode::BAD_GATEWAY, "id_token_key", DOES_NOT_HOLD),
+        ProviderError::IdToken { code, .. } => refuse(StatusCode::BAD_GATEWAY, code, DOES_NOT_HOLD),
     }
 }
 

@@ -1,139 +1,112 @@
 //! The ID token of a token answer: every check of OpenID Connect Core 3.1.3.7, and `at_hash` (3.1.3.8).
+//!
+//! Form, signature, times and audience are judged as those of every token, by the issuer's one key store; here is what
+//! only ID tokens have.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::slice;
+use std::time::Duration;
 
+use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use openidconnect::core::CoreTokenResponse;
-use openidconnect::{
-    AccessTokenHash, ClaimsVerificationError, Nonce, OAuth2TokenResponse, SignatureVerificationError, TokenResponse,
-};
+use openidconnect::{OAuth2TokenResponse, TokenResponse};
 use serde_json::{Map, Value};
 
 use super::LoginIssuer;
-use super::provider::{Metadata, ProviderError, Providers};
+use super::provider::ProviderError;
 use crate::clock::Timestamp;
-
-/// Why an ID token does not hold.
-pub(super) enum Fault {
-    /// No key of the set made the signature: it may be newer than the set.
-    UnknownKey,
-    Refused {
-        code: &'static str,
-        detail: String,
-    },
-}
-
-impl From<Fault> for ProviderError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::UnknownKey => {
-                Self::IdToken { code: "id_token_key", detail: "no key of the issuer signed it".to_owned() }
-            }
-            Fault::Refused { code, detail } => Self::IdToken { code, detail },
-        }
-    }
-}
-
-fn refuse(code: &'static str, detail: impl Into<String>) -> Fault {
-    Fault::Refused { code, detail: detail.into() }
-}
+use crate::identity::IdentityError;
+use crate::identity::jwt::Algorithm;
+use crate::identity::token::{TimeRules, check_audience, check_issuer, check_media_type, check_times, verify_jws};
 
 /// Verified claims, and the token that they came in.
 pub(super) type VerifiedToken = (Map<String, Value>, String);
 
+fn refuse(code: &'static str, detail: impl Into<String>) -> ProviderError {
+    ProviderError::IdToken { code, detail: detail.into() }
+}
+
 /// The verified claims of the answer's ID token, and the token itself; `None` when the answer holds none.
 ///
 /// `nonce` must match when it is given: at login always, at refresh never (Core 12.2).
-pub(super) fn verify(
+pub(super) async fn verify(
     issuer: &LoginIssuer,
-    metadata: &Metadata,
     answer: &CoreTokenResponse,
     nonce: Option<&str>,
     now: Timestamp,
-) -> Result<Option<VerifiedToken>, Fault> {
+) -> Result<Option<VerifiedToken>, ProviderError> {
     let Some(token) = answer.id_token() else { return Ok(None) };
-    let (leeway, client) = (issuer.settings.leeway, Providers::client(issuer, metadata));
-    let latest = now.plus(leeway).unix_seconds();
-    // The library compares `exp` with this time; leeway moves it back.
-    let earliest = u64::try_from(now.minus(leeway).unix_millis()).unwrap_or(0);
-    let verifier = client
-        .id_token_verifier()
-        .set_allowed_algs(issuer.algorithms.clone())
-        .set_other_audience_verifier_fn(|_| true)
-        .set_time_fn(move || (UNIX_EPOCH + Duration::from_millis(earliest)).into())
-        .set_issue_time_verifier_fn(move |issued| {
-            if issued.timestamp() <= latest { Ok(()) } else { Err("issued in the future".to_owned()) }
-        });
-    let expected = nonce.map(|nonce| Nonce::new(nonce.to_owned()));
-    let matches_nonce = |shown: Option<&Nonce>| match (&expected, shown) {
-        (None, _) => Ok(()),
-        (Some(expected), Some(shown)) if expected == shown => Ok(()),
-        _ => Err("another nonce".to_owned()),
-    };
-    let claims = token.claims(&verifier, matches_nonce).map_err(fault_of)?;
-    if let Some(shown) = claims.access_token_hash() {
-        let key = token.signing_key(&verifier).map_err(|_| Fault::UnknownKey)?;
-        let algorithm = token.signing_alg().map_err(|error| refuse("id_token_at_hash", error.to_string()))?;
-        let hash = AccessTokenHash::from_token(answer.access_token(), algorithm, key);
-        if hash.ok().as_ref() != Some(shown) {
-            return Err(refuse("id_token_at_hash", "`at_hash` is of another access token"));
-        }
+    let (raw, settings) = (token.to_string(), &issuer.settings);
+    let (header, claims) = verify_jws(&raw, &settings.keys, &issuer.algorithms, now).await.map_err(unverified)?;
+    let refused = |code| move |error: IdentityError| refuse(code, error.to_string());
+    check_media_type(&header, &[None, Some("jwt")]).map_err(refused("id_token_type"))?;
+    check_issuer(&claims, &settings.issuer_url).map_err(refused("id_token_issuer"))?;
+    check_audience(&claims, slice::from_ref(&settings.client_id)).map_err(refused("id_token_audience"))?;
+    // How long a session may last is the session's own setting.
+    let times = TimeRules { leeway: settings.leeway, longest_token: Duration::MAX };
+    let judged = check_times(&claims, &times, now).map_err(|error| refuse(time_code(&error), error.to_string()))?;
+    if judged.issued_at.is_none() {
+        return Err(refuse("id_token_claims", "it does not say when it was issued"));
     }
-    let raw = token.to_string();
-    let claims = payload(&raw)?;
-    check_further(issuer, &claims, latest)?;
+    if claims.get("sub").and_then(Value::as_str).is_none_or(str::is_empty) {
+        return Err(refuse("id_token_subject", "its subject is malformed"));
+    }
+    if nonce.is_some() && claims.get("nonce").and_then(Value::as_str) != nonce {
+        return Err(refuse("id_token_nonce", "it answers another login"));
+    }
+    if let Some(shown) = claims.get("at_hash")
+        && shown.as_str() != Some(&*at_hash(header.algorithm, answer.access_token().secret()))
+    {
+        return Err(refuse("id_token_at_hash", "`at_hash` is of another access token"));
+    }
+    check_party(&settings.client_id, &claims)?;
+    if claims.get("acr").is_some_and(|acr| !acr.is_string()) {
+        return Err(refuse("id_token_claims", "`acr` is of the wrong type"));
+    }
     Ok(Some((claims, raw)))
 }
 
-/// What the library leaves to its user: `azp`, `nbf`, and claims of the wrong type, which are never "absent".
-fn check_further(issuer: &LoginIssuer, claims: &Map<String, Value>, latest: i64) -> Result<(), Fault> {
-    let client_id = issuer.settings.client_id.as_str();
+fn check_party(client_id: &str, claims: &Map<String, Value>) -> Result<(), ProviderError> {
     let several = claims.get("aud").and_then(Value::as_array).is_some_and(|audiences| audiences.len() > 1);
     match claims.get("azp") {
-        Some(Value::String(party)) if party == client_id => {}
-        None if !several => {}
-        _ => return Err(refuse("id_token_azp", "`azp` is not this client")),
+        Some(Value::String(party)) if party == client_id => Ok(()),
+        None if !several => Ok(()),
+        _ => Err(refuse("id_token_azp", "`azp` is not this client")),
     }
-    match claims.get("nbf") {
-        None => {}
-        Some(Value::Number(from)) if from.as_f64().is_some_and(|from| from <= latest as f64) => {}
-        Some(_) => return Err(refuse("id_token_nbf", "it is not valid yet")),
-    }
-    if claims.get("auth_time").is_some_and(|at| !at.is_number())
-        || claims.get("acr").is_some_and(|acr| !acr.is_string())
-    {
-        return Err(refuse("id_token_claims", "`auth_time` or `acr` is of the wrong type"));
-    }
-    Ok(())
 }
 
-fn payload(token: &str) -> Result<Map<String, Value>, Fault> {
-    let malformed = || refuse("id_token_malformed", "its payload is no JSON object");
-    let encoded = token.split('.').nth(1).ok_or_else(malformed)?;
-    let text = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?;
-    serde_json::from_slice(&text).map_err(|_| malformed())
-}
-
-/// The library's message may quote claims; the code says which check it was, and that is enough.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the library may add checks: all others share a code")]
-fn fault_of(error: ClaimsVerificationError) -> Fault {
-    let (code, detail) = match error {
-        ClaimsVerificationError::SignatureVerification(SignatureVerificationError::NoMatchingKey) => {
-            return Fault::UnknownKey;
-        }
-        ClaimsVerificationError::SignatureVerification(SignatureVerificationError::DisallowedAlg(_)) => {
-            ("id_token_algorithm", "its algorithm is not allowed")
-        }
-        ClaimsVerificationError::SignatureVerification(_) => ("id_token_signature", "its signature does not hold"),
-        ClaimsVerificationError::Expired(_) => ("id_token_expired", "it has expired"),
-        ClaimsVerificationError::InvalidAudience(_) => ("id_token_audience", "it is for another client"),
-        ClaimsVerificationError::InvalidIssuer(_) => ("id_token_issuer", "it is of another issuer"),
-        ClaimsVerificationError::InvalidNonce(_) => ("id_token_nonce", "it answers another login"),
-        ClaimsVerificationError::InvalidSubject(_) => ("id_token_subject", "its subject is malformed"),
-        _ => ("id_token_claims", "a claim does not hold"),
+/// The left half of the access token's digest, by the hash of the ID token's algorithm; Ed25519's is SHA-512.
+fn at_hash(algorithm: Algorithm, access_token: &str) -> String {
+    let hash = match algorithm {
+        Algorithm::RS256 | Algorithm::PS256 | Algorithm::ES256 => &SHA256,
+        Algorithm::RS384 | Algorithm::PS384 | Algorithm::ES384 => &SHA384,
+        Algorithm::RS512 | Algorithm::PS512 | Algorithm::EdDSA => &SHA512,
     };
-    refuse(code, detail)
+    let digest = digest::digest(hash, access_token.as_bytes());
+    let half: Vec<u8> = digest.as_ref().iter().take(digest.as_ref().len() / 2).copied().collect();
+    URL_SAFE_NO_PAD.encode(half)
+}
+
+fn unverified(error: IdentityError) -> ProviderError {
+    if let IdentityError::Unavailable { detail, .. } = error {
+        return ProviderError::Unreachable(detail);
+    }
+    let code = match error.code() {
+        "key_unknown" => return ProviderError::UnknownKey,
+        "algorithm_refused" => "id_token_algorithm",
+        "key_unfit" | "key_ambiguous" | "signature_invalid" => "id_token_signature",
+        _ => "id_token_malformed",
+    };
+    refuse(code, error.to_string())
+}
+
+fn time_code(error: &IdentityError) -> &'static str {
+    match error.code() {
+        "token_expired" => "id_token_expired",
+        "token_not_yet_valid" => "id_token_nbf",
+        _ => "id_token_claims",
+    }
 }
 
 /// A `NumericDate` claim.
@@ -141,4 +114,16 @@ pub(super) fn time_of(claims: &Map<String, Value>, name: &str) -> Option<Timesta
     let value = claims.get(name)?;
     let seconds = value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64))?;
     Some(Timestamp::from_unix_seconds(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_an_access_token_is_the_standards() {
+        // The example of OpenID Connect Core, A.3.
+        let token = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
+        assert_eq!(at_hash(Algorithm::RS256, token), "77QmUPtjPfzWtF2AnpK9RQ");
+    }
 }

@@ -51,7 +51,10 @@ impl Login {
                 return unsaved(cookies, request_id);
             }
         }
-        let to = match self.issuers.get(&name) {
+        let facts = record.as_ref().and_then(|record| record.facts.as_ref());
+        // The name may stand for another tenant by now, whom this session and its ID token do not concern.
+        let issuer = self.issuers.get(&name).filter(|issuer| facts.is_none_or(|facts| issuer.gave(&facts.claims)));
+        let to = match issuer {
             Some(issuer) => self.farewell(issuer, record.and_then(|record| record.id_token)).await,
             None => None,
         };

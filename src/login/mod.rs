@@ -3,6 +3,7 @@
 //! [`LoginState`] lives as long as the process: sealing keys, sessions, provider metadata. A [`Login`] is made for
 //! each configuration snapshot over the same state. [`SessionVerifier`] recognises callers by the session cookie.
 
+mod ages;
 mod attempt;
 mod cookies;
 mod disk;
@@ -24,8 +25,9 @@ mod store;
 
 pub use cookies::is_own_cookie;
 pub use navigation::LoginReason;
+pub use refresh::LONGEST_REFRESH;
 pub use seal::SealError;
-pub use session::{SessionVerifier, meets};
+pub use session::{SessionVerifier, ShownSession, meets};
 pub use state::{LoginState, LoginStateSettings};
 
 use std::collections::BTreeMap;
@@ -38,11 +40,12 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use openidconnect::IssuerUrl;
-use openidconnect::core::CoreJwsSigningAlgorithm;
 use serde_json::{Map, Value};
 
 use crate::body::Body;
 use crate::clock::Timestamp;
+use crate::identity::jwt::Algorithm;
+use crate::identity::keys::KeyStore;
 use crate::identity::{IdentityError, Principal, VerifiedIdentity};
 use crate::outbound::OutboundClient;
 use crate::secret::Secret;
@@ -64,8 +67,14 @@ const AMONG: &str = "among";
 /// Turns verified ID token claims into an identity: subject, groups, attributes, as the issuer's entry says.
 pub type ClaimsToIdentity = Arc<dyn Fn(&Map<String, Value>) -> Result<VerifiedIdentity, IdentityError> + Send + Sync>;
 
-/// Where session events go. Called on the request path: it must not block.
-pub type SessionEvents = Arc<dyn Fn(SessionEvent) + Send + Sync>;
+/// Where session events go. Called on the request path: it must not block. [`EventRefused`] where what has no record
+/// must not happen: then there is no login.
+pub type SessionEvents = Arc<dyn Fn(SessionEvent) -> Result<(), EventRefused> + Send + Sync>;
+
+/// An event that found no place on record, although it must have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the event cannot be recorded")]
+pub struct EventRefused;
 
 /// What browsers see, and the issuers that they may log in at.
 #[derive(Clone, Debug)]
@@ -93,6 +102,8 @@ pub struct LoginIssuerSettings {
     pub parameters: Vec<(String, String)>,
     /// Names of the signature algorithms of ID tokens, asymmetric ones only.
     pub algorithms: Vec<String>,
+    /// The issuer's keys.
+    pub keys: Arc<KeyStore>,
     /// Clock difference that is forgiven.
     pub leeway: Duration,
     /// A session without a request for this long is over.
@@ -194,7 +205,7 @@ pub struct SessionEvent {
 pub(crate) struct LoginIssuer {
     settings: LoginIssuerSettings,
     url: IssuerUrl,
-    algorithms: Vec<CoreJwsSigningAlgorithm>,
+    algorithms: Vec<Algorithm>,
 }
 
 /// Browser login under one configuration snapshot.
@@ -264,7 +275,7 @@ impl LoginIssuer {
             return Err(refuse("its URL is not https".to_owned()));
         }
         let algorithms: Result<Vec<_>, _> =
-            settings.algorithms.iter().map(|name| algorithm(name).ok_or_else(|| refuse(unusable(name)))).collect();
+            settings.algorithms.iter().map(|name| name.parse().map_err(|_| refuse(unusable(name)))).collect();
         let algorithms = algorithms?;
         if algorithms.is_empty() {
             return Err(refuse("it names no signature algorithm".to_owned()));
@@ -291,22 +302,6 @@ impl LoginIssuer {
 
 fn unusable(name: &str) -> String {
     format!("signature algorithm `{name}` cannot be verified here")
-}
-
-/// The asymmetric algorithms that ID tokens may be signed with.
-fn algorithm(name: &str) -> Option<CoreJwsSigningAlgorithm> {
-    Some(match name {
-        "RS256" => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
-        "RS384" => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
-        "RS512" => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
-        "PS256" => CoreJwsSigningAlgorithm::RsaSsaPssSha256,
-        "PS384" => CoreJwsSigningAlgorithm::RsaSsaPssSha384,
-        "PS512" => CoreJwsSigningAlgorithm::RsaSsaPssSha512,
-        "ES256" => CoreJwsSigningAlgorithm::EcdsaP256Sha256,
-        "ES384" => CoreJwsSigningAlgorithm::EcdsaP384Sha384,
-        "EdDSA" => CoreJwsSigningAlgorithm::EdDsa,
-        _ => return None,
-    })
 }
 
 /// A redirect that no cache keeps.

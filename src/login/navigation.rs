@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, Response, header};
 use url::form_urlencoded;
 
 use super::flow::MOST_ACR_VALUES;
-use super::{AMONG, LOGIN, Login, redirect};
+use super::{AMONG, LOGIN, Login, redirect, return_to};
 use crate::body::Body;
 use crate::identity::Presented;
 use crate::route::{Access, EvidenceKind};
@@ -19,6 +19,8 @@ pub enum LoginReason {
     StepUp,
     /// The user must authenticate anew in any case: a role session has ended.
     Reauthenticate,
+    /// Its session cannot be confirmed at the issuer any more; signing in may get further.
+    Unconfirmed,
 }
 
 impl Login {
@@ -44,6 +46,9 @@ impl Login {
         };
         let session =
             || (reason != LoginReason::Unauthenticated).then(|| self.session_named(presented.headers)).flatten();
+        if reason == LoginReason::Unconfirmed && session().is_none() {
+            return None;
+        }
         let requirement = &presented.route.login;
         let issuer = requirement.issuer.clone().or(only).or_else(|| session().map(|(_, issuer)| issuer));
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -51,7 +56,9 @@ impl Login {
             Some(issuer) => drop(query.append_pair("issuer", &issuer)),
             None => drop(query.extend_pairs(names.iter().map(|name| (AMONG, name)))),
         }
-        query.append_pair("return_to", &target.path_and_query());
+        // A longer one would not be taken, and could make the query too long to be read.
+        let return_to = Some(target.path_and_query()).filter(|path| path.len() <= return_to::LONGEST);
+        query.extend_pairs(return_to.map(|path| ("return_to", path)));
         for value in requirement.acr_values.iter().take(MOST_ACR_VALUES) {
             query.append_pair("acr_values", value);
         }
@@ -79,6 +86,7 @@ fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     }
     match headers.get("sec-fetch-mode") {
         Some(mode) => mode.as_bytes() == b"navigate",
-        None => holds(header::ACCEPT, "text/html"),
+        // A program that shows a token may well take HTML too.
+        None => holds(header::ACCEPT, "text/html") && !headers.contains_key(header::AUTHORIZATION),
     }
 }

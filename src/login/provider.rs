@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use openidconnect::core::{
     CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod, CoreErrorResponseType,
     CoreGrantType, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode,
@@ -34,8 +35,6 @@ const FRESH: Duration = Duration::from_secs(3600);
 const USABLE: Duration = Duration::from_secs(24 * 3600);
 /// After a failure the next attempt waits this long.
 const PAUSE: Duration = Duration::from_secs(2);
-/// An unknown key fetches the keys again at most this often.
-const REFETCH: Duration = Duration::from_secs(30);
 /// Longest wait of a request for the issuer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,7 +49,7 @@ pub(super) struct FurtherMetadata {
 
 impl AdditionalProviderMetadata for FurtherMetadata {}
 
-/// Metadata and keys of a provider.
+/// Metadata of a provider. What keys it names is nothing to us: they are the issuer's key store's.
 pub(super) type Metadata = ProviderMetadata<
     FurtherMetadata,
     CoreAuthDisplay,
@@ -77,8 +76,15 @@ pub(super) enum ProviderError {
     Unreachable(String),
     #[error("the issuer does not take the code or refresh token any more")]
     InvalidGrant,
+    /// What a later attempt may get past.
     #[error("the issuer refuses: {0}")]
     Refused(String),
+    /// The token endpoint's last word: only the user can change it, by signing in.
+    #[error("the issuer refuses for good: {0}")]
+    Denied(String),
+    /// The signature may be by a key that is newer than the ones at hand.
+    #[error("no key of the issuer signed the ID token")]
+    UnknownKey,
     #[error("the ID token does not hold: {detail}")]
     IdToken { code: &'static str, detail: String },
 }
@@ -95,8 +101,6 @@ pub(super) struct Tokens {
 struct Known {
     metadata: Option<(Arc<Metadata>, Timestamp)>,
     failed: Option<(ProviderError, Timestamp)>,
-    /// When a key that nobody knew last made the keys be fetched.
-    fetched_for_key: Option<Timestamp>,
 }
 
 /// Metadata of all providers, by issuer URL.
@@ -165,65 +169,31 @@ impl Providers {
         Ok(tokens)
     }
 
-    /// Exchanges a refresh token. A new ID token, if there is one, is verified.
+    /// Exchanges a refresh token, and verifies nothing yet: an issuer that rotates refresh tokens has spent the old
+    /// one by now, so the caller keeps the new one before it waits for anything else.
     pub(super) async fn exchange_refresh(
         &self,
         issuer: &Arc<LoginIssuer>,
         refresh_token: String,
-    ) -> Result<Tokens, ProviderError> {
+    ) -> Result<CoreTokenResponse, ProviderError> {
         let metadata = self.metadata(issuer).await?;
         let (client, token) = (Self::client(issuer, &metadata), RefreshToken::new(refresh_token));
         let request = client.exchange_refresh_token(&token).map_err(no_endpoint)?;
-        let answer = request.request_async(&http(&issuer.settings.outbound)).await;
-        self.tokens(issuer, &answer.map_err(|error| refusal(&error))?, None).await
+        request.request_async(&http(&issuer.settings.outbound)).await.map_err(|error| refusal(&error))
     }
 
-    async fn tokens(
+    /// What an answer of the token endpoint gives, its ID token verified if it holds one; at login with `nonce`.
+    pub(super) async fn tokens(
         &self,
-        issuer: &Arc<LoginIssuer>,
+        issuer: &LoginIssuer,
         answer: &CoreTokenResponse,
         nonce: Option<&str>,
     ) -> Result<Tokens, ProviderError> {
-        let now = self.clock.now();
-        let metadata = self.metadata(issuer).await?;
-        let identity = match id_token::verify(issuer, &metadata, answer, nonce, now) {
-            Err(id_token::Fault::UnknownKey) => {
-                let metadata = self.newer_than(issuer, &metadata).await?;
-                id_token::verify(issuer, &metadata, answer, nonce, now)
-            }
-            verified => verified,
-        };
         Ok(Tokens {
-            identity: identity?,
+            identity: id_token::verify(issuer, answer, nonce, self.clock.now()).await?,
             refresh_token: answer.refresh_token().map(|token| token.secret().clone()),
             expires_in: answer.expires_in(),
         })
-    }
-
-    /// Metadata after a key that `seen` does not hold: fetched at once, however fresh `seen` is, but at most once
-    /// within [`REFETCH`].
-    async fn newer_than(
-        &self,
-        issuer: &Arc<LoginIssuer>,
-        seen: &Arc<Metadata>,
-    ) -> Result<Arc<Metadata>, ProviderError> {
-        let needed = || {
-            let now = self.clock.now();
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = known.entry(issuer.url.to_string()).or_default();
-            let replaced = known.metadata.as_ref().is_some_and(|(metadata, _)| !Arc::ptr_eq(metadata, seen));
-            let too_soon = known.fetched_for_key.is_some_and(|at| now.since(at) < REFETCH);
-            if replaced || too_soon {
-                return false;
-            }
-            known.fetched_for_key = Some(now);
-            true
-        };
-        let work = || fetch(issuer.clone(), self.known.clone(), self.clock.clone());
-        match self.fetches.join(issuer.url.to_string(), PATIENCE, needed, work).await {
-            Some(fetched) => fetched,
-            None => Ok(self.at_hand(issuer, USABLE).unwrap_or_else(|| seen.clone())),
-        }
     }
 
     fn at_hand(&self, issuer: &LoginIssuer, within: Duration) -> Option<Arc<Metadata>> {
@@ -301,7 +271,16 @@ pub(super) fn end_session_endpoint(issuer: &LoginIssuer, metadata: &Metadata) ->
     (url.scheme() == "https" || (plain && url.scheme() == "http")).then_some(url)
 }
 
-type Answer = BoxFuture<'static, Result<HttpResponse, OutboundError>>;
+type Answer = BoxFuture<'static, Result<HttpResponse, Unanswered>>;
+
+/// An exchange that says nothing about what was asked.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
+    #[error("it answered with status {0}")]
+    Status(StatusCode),
+}
 
 /// The project's own client, as the library calls it.
 fn http(outbound: &OutboundClient) -> impl Fn(HttpRequest) -> Answer + Send + Sync + 'static {
@@ -310,6 +289,10 @@ fn http(outbound: &OutboundClient) -> impl Fn(HttpRequest) -> Answer + Send + Sy
         let outbound = outbound.clone();
         Box::pin(async move {
             let response = outbound.send(request.map(Bytes::from)).await?;
+            // Whatever the body says: an issuer in trouble, or one that is asked too often, has decided nothing.
+            if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
+                return Err(Unanswered::Status(response.status()));
+            }
             Ok(response.map(Vec::from))
         })
     }
@@ -341,10 +324,13 @@ trait TokenRefusal {
 
 impl TokenRefusal for openidconnect::StandardErrorResponse<CoreErrorResponseType> {
     fn refusal(&self) -> ProviderError {
-        if *self.error() == CoreErrorResponseType::InvalidGrant {
-            return ProviderError::InvalidGrant;
+        let code = self.error().as_ref();
+        match code {
+            "invalid_grant" => ProviderError::InvalidGrant,
+            // Ours to mend, or the issuer's own trouble.
+            "invalid_client" | "server_error" | "temporarily_unavailable" => ProviderError::Refused(printable(code)),
+            _ => ProviderError::Denied(printable(code)),
         }
-        ProviderError::Refused(printable(self.error().as_ref()))
     }
 }
 

@@ -1,14 +1,18 @@
 //! Refresh: one for a session, however many requests want it, because an issuer that rotates refresh tokens kills
 //! the session that uses one twice.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+use openidconnect::OAuth2TokenResponse;
+use openidconnect::core::CoreTokenResponse;
 
 use super::id_token::time_of;
 use super::provider::{PATIENCE, ProviderError, Tokens};
 use super::session::project;
 use super::state::LoginState;
-use super::store::{Entry, Facts, Record, SessionKey};
+use super::store::{DISK, Entry, Facts, Record, SessionKey};
 use super::{Login, LoginIssuer, SessionEvent, SessionEventKind};
 use crate::clock::Timestamp;
 
@@ -17,6 +21,12 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// Claims hold at least this long after a refresh, whatever the issuer says, so that requests do not refresh in a row.
 const SHORTEST: Duration = Duration::from_secs(60);
+
+/// Longest wait for the token endpoint, discovery before it included.
+const EXCHANGE: Duration = PATIENCE.saturating_mul(2);
+
+/// A refresh ends within this, as long as the disk answers.
+pub const LONGEST_REFRESH: Duration = EXCHANGE.saturating_add(PATIENCE).saturating_add(DISK.saturating_mul(3));
 
 /// Without an ID token and a lifetime in the answer, claims hold this long.
 const UNSAID: Duration = Duration::from_secs(300);
@@ -33,12 +43,18 @@ pub(super) enum RefreshOutcome {
 }
 
 impl Login {
-    /// Refreshes a session, or waits for the refresh that runs. The caller looks at the session anew.
-    pub(super) async fn refresh(&self, key: SessionKey, issuer: &Arc<LoginIssuer>) -> Option<RefreshOutcome> {
+    /// Refreshes a session, or waits for the refresh that runs, up to `patience`: it goes on all the same. The caller
+    /// looks at the session anew.
+    pub(super) async fn refresh(
+        &self,
+        key: SessionKey,
+        issuer: &Arc<LoginIssuer>,
+        patience: Duration,
+    ) -> Option<RefreshOutcome> {
         let state = &self.state;
         let needed = || state.store.entry(key).is_some_and(|entry| entry.needs_refresh(state.clock.now()));
         let work = || run(state.clone(), issuer.clone(), key);
-        state.refreshes.join(key, PATIENCE, needed, work).await
+        state.refreshes.join(key, patience, needed, work).await
     }
 }
 
@@ -55,24 +71,63 @@ async fn run(state: Arc<LoginState>, issuer: Arc<LoginIssuer>, key: SessionKey) 
             return failed(&state);
         }
     };
+    if !record.facts.as_ref().is_some_and(|facts| issuer.gave(&facts.claims)) {
+        tracing::warn!(issuer = %issuer.name(), session = %key, "a session of another issuer or client is not refreshed");
+        return failed(&state);
+    }
     let Some(token) = record.refresh_token.clone() else { return failed(&state) };
-    let answer = tokio::time::timeout(PATIENCE * 2, state.providers.exchange_refresh(&issuer, token)).await;
-    match answer {
-        Ok(Ok(tokens)) => take(&state, &issuer, key, record, tokens).await,
-        Ok(Err(ProviderError::InvalidGrant)) => end(&state, &issuer, key, &record, "invalid_grant").await,
-        Ok(Err(error @ ProviderError::IdToken { .. })) => {
-            tracing::warn!(issuer = %issuer.name(), session = %key, %error, "a refreshed ID token does not hold");
-            end(&state, &issuer, key, &record, "id_token").await
+    let answer = tokio::time::timeout(EXCHANGE, state.providers.exchange_refresh(&issuer, token)).await;
+    let answer = match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(ProviderError::InvalidGrant)) => return end(&state, &issuer, key, &record, "invalid_grant").await,
+        Ok(Err(error @ ProviderError::Denied(_))) => {
+            tracing::warn!(issuer = %issuer.name(), session = %key, %error, "a session may not be refreshed any more");
+            return end(&state, &issuer, key, &record, "refresh_refused").await;
         }
         Ok(Err(error)) => {
             tracing::warn!(issuer = %issuer.name(), session = %key, %error, "a session could not be refreshed");
-            failed(&state)
+            return failed(&state);
         }
         Err(_) => {
             tracing::warn!(issuer = %issuer.name(), session = %key, "a refresh took too long");
+            return failed(&state);
+        }
+    };
+    // The old refresh token may be spent: the new one is kept first, with the old claims.
+    let record = match rotated(&state, key, record, &answer).await {
+        Ok(Some(record)) => record,
+        Ok(None) => return RefreshOutcome::Ended,
+        Err(error) => return lost(&state, &issuer, key, &error).await,
+    };
+    let verified = tokio::time::timeout(PATIENCE, state.providers.tokens(&issuer, &answer, None)).await;
+    let late = || Err(ProviderError::Unreachable("its keys did not come in time".to_owned()));
+    match verified.unwrap_or_else(|_| late()) {
+        Ok(tokens) => take(&state, &issuer, key, record, tokens).await,
+        Err(error @ ProviderError::IdToken { .. }) => {
+            tracing::warn!(issuer = %issuer.name(), session = %key, %error, "a refreshed ID token does not hold");
+            end(&state, &issuer, key, &record, "id_token").await
+        }
+        // Nothing was found wrong with it: the claims stay, and a later refresh brings newer ones.
+        Err(error) => {
+            tracing::warn!(issuer = %issuer.name(), session = %key, %error, "a refreshed ID token is not verified yet");
             failed(&state)
         }
     }
+}
+
+/// The record with the answer's refresh token, written down; `None` when the session has ended meanwhile.
+async fn rotated(
+    state: &LoginState,
+    key: SessionKey,
+    mut record: Record,
+    answer: &CoreTokenResponse,
+) -> io::Result<Option<Record>> {
+    let newer = answer.refresh_token().map(|token| token.secret().clone());
+    if newer.is_none() || newer == record.refresh_token {
+        return Ok(Some(record));
+    }
+    record.refresh_token = newer;
+    Ok(state.store.advance(key, record.clone()).await?.then_some(record))
 }
 
 async fn take(
@@ -103,7 +158,6 @@ async fn take(
         generation: old.generation.saturating_add(1),
         claims_from: now,
         claims_until: until,
-        refresh_token: tokens.refresh_token.or_else(|| old.refresh_token.clone()),
         id_token,
         facts: Some(facts),
         ..old
@@ -119,16 +173,15 @@ async fn take(
             RefreshOutcome::Refreshed
         }
         Ok(false) => RefreshOutcome::Ended,
-        Err(error) => {
-            // The old refresh token is spent and the new one cannot be kept: the session is over.
-            tracing::error!(session = %key, %error, "a refreshed session could not be kept");
-            end(state, issuer, key, &old_of(state, key).await, "state_unavailable").await
-        }
+        Err(error) => lost(state, issuer, key, &error).await,
     }
 }
 
-async fn old_of(state: &LoginState, key: SessionKey) -> Option<Record> {
-    state.store.load(key).await.ok()
+/// The old refresh token is spent and what came for it cannot be kept: the session is over.
+async fn lost(state: &LoginState, issuer: &LoginIssuer, key: SessionKey, error: &io::Error) -> RefreshOutcome {
+    tracing::error!(session = %key, %error, "a refreshed session could not be kept");
+    let old = state.store.load(key).await.ok();
+    end(state, issuer, key, old.as_ref(), "state_unavailable").await
 }
 
 /// Ends a session, and says so once.

@@ -6,7 +6,7 @@ use url::Url;
 use super::origin::Origin;
 
 /// Longest return path, bytes.
-const LONGEST: usize = 2048;
+pub(super) const LONGEST: usize = 2048;
 
 /// A path and query on our own origin.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,11 +11,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::cookies::{CookieFault, Joined, MOST_CHUNKS, chunks_of};
+use super::provider::PATIENCE;
 use super::store::{Entry, Facts, SessionKey};
 use super::{Login, LoginIssuer, origin, seal};
 use crate::clock::Timestamp;
@@ -27,6 +28,9 @@ const SLIDE: Duration = Duration::from_secs(5 * 60);
 
 /// Claims may be this much older than the issuer said, while it cannot be asked.
 pub(super) const STALE: Duration = Duration::from_secs(5 * 60);
+
+/// Longest wait for a refresh while the claims hold: they are served, and the refresh goes on.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Cookies and principals remembered, each.
 const REMEMBERED: usize = 10_000;
@@ -86,13 +90,25 @@ impl SessionVerifier {
         Self(login)
     }
 
-    /// `Set-Cookie` values for the answer to a request that this verifier recognised: none, or the session written
-    /// anew because it was refreshed or five minutes have passed.
+    /// The cookies of a request that this verifier recognised, kept until its answer goes out.
     #[must_use]
-    pub fn set_cookies(&self, headers: &HeaderMap, now: Timestamp) -> Vec<HeaderValue> {
-        self.0.renewed(headers, now)
+    pub fn shown(&self, headers: &HeaderMap) -> ShownSession {
+        let lines = headers.get_all(header::COOKIE).iter();
+        ShownSession(lines.map(|line| (header::COOKIE, line.clone())).collect())
+    }
+
+    /// `Set-Cookie` values for an answer that goes out at `now`: none, or the session written anew because it was
+    /// refreshed or five minutes have passed. None either where it was replaced or has ended since the request: the
+    /// browser may hold a newer session by now.
+    #[must_use]
+    pub fn set_cookies(&self, shown: &ShownSession, now: Timestamp) -> Vec<HeaderValue> {
+        self.0.renewed(&shown.0, now)
     }
 }
+
+/// What [`SessionVerifier::shown`] keeps of a request.
+#[derive(Clone, Debug)]
+pub struct ShownSession(HeaderMap);
 
 impl IdentityVerifier for SessionVerifier {
     fn kind(&self) -> EvidenceKind {
@@ -112,15 +128,28 @@ impl IdentityVerifier for SessionVerifier {
     }
 }
 
-/// Whether a principal's authentication is as strong and as recent as `requirement` asks (RFC 9470). What its
-/// issuer does not say is not met.
+/// Whether a principal's authentication is as strong and as recent as `requirement` asks (RFC 9470), `leeway` being how
+/// far its issuer's clock may be off. What the issuer does not say is not met.
+///
+/// A login is judged by this too before it begins a session: by two rules, one could send a browser in circles.
 #[must_use]
-pub fn meets(requirement: &LoginRequirement, principal: &Principal, now: Timestamp) -> bool {
+pub fn meets(requirement: &LoginRequirement, principal: &Principal, leeway: Duration, now: Timestamp) -> bool {
     let values = &requirement.acr_values;
-    let strong = values.is_empty() || principal.acr.as_ref().is_some_and(|acr| values.contains(acr));
-    let recent =
-        requirement.max_age.is_none_or(|longest| principal.authenticated_at.is_some_and(|at| now.since(at) <= longest));
-    strong && recent
+    is_strong(values, principal.acr.as_deref())
+        && is_recent(requirement.max_age, principal.authenticated_at, leeway, now)
+}
+
+pub(super) fn is_strong(values: &[String], acr: Option<&str>) -> bool {
+    values.is_empty() || acr.is_some_and(|acr| values.iter().any(|value| value == acr))
+}
+
+pub(super) fn is_recent(
+    longest: Option<Duration>,
+    authenticated_at: Option<Timestamp>,
+    leeway: Duration,
+    now: Timestamp,
+) -> bool {
+    longest.is_none_or(|longest| authenticated_at.is_some_and(|at| now.since(at) <= longest.saturating_add(leeway)))
 }
 
 impl Login {
@@ -128,11 +157,14 @@ impl Login {
         origin::check(&self.origin, presented.method, presented.headers, presented.route)?;
         let mut live = self.live(presented.headers, presented.now)?;
         if live.entry.needs_refresh(presented.now) {
-            self.refresh(live.opened.key, &live.issuer).await;
+            // Its tokens are for nobody but who gave them.
+            check_giver(&live.issuer, &*self.facts_of(&live).await?)?;
+            let patience = if presented.now < live.entry.claims_until { A_MOMENT } else { PATIENCE };
+            self.refresh(live.opened.key, &live.issuer, patience).await;
             live = self.live(presented.headers, presented.now)?;
         }
-        let (entry, now) = (&live.entry, presented.now);
-        if now >= entry.usable_until() {
+        let entry = &live.entry;
+        if presented.now >= entry.usable_until() {
             return Err(if entry.refreshable {
                 let detail = "the session could not be refreshed".to_owned();
                 IdentityError::Unavailable { issuer: entry.issuer.clone(), detail }
@@ -140,8 +172,14 @@ impl Login {
                 IdentityError::invalid("session_expired", "its claims have expired and cannot be refreshed")
             });
         }
-        let principal = self.principal_of(&live).await?;
-        if meets(&presented.route.login, &principal, now) { Ok(principal) } else { Err(IdentityError::StepUp) }
+        // Whether this is enough for the route is asked when the principal is on record.
+        self.principal_of(&live).await
+    }
+
+    /// How far the clock of the issuer of this configured name may be off; nothing where it offers no login.
+    #[must_use]
+    pub fn leeway(&self, issuer: &str) -> Duration {
+        self.issuers.get(issuer).map_or(Duration::ZERO, |issuer| issuer.settings.leeway)
     }
 
     /// The session of these headers, when it may be used. Asks the server's record every time.
@@ -238,6 +276,9 @@ impl Login {
     fn renewed(&self, headers: &HeaderMap, now: Timestamp) -> Vec<HeaderValue> {
         let Ok(live) = self.live(headers, now) else { return Vec::new() };
         let (cookie, entry) = (&live.opened.cookie, &live.entry);
+        if entry.replaced {
+            return Vec::new();
+        }
         let newer = entry.generation > cookie.generation;
         if !newer && now.since(cookie.sealed_at) < SLIDE.min(live.issuer.settings.idle / 4) {
             return Vec::new();
@@ -276,6 +317,14 @@ impl Login {
     }
 }
 
+fn check_giver(issuer: &LoginIssuer, facts: &Facts) -> Result<(), IdentityError> {
+    if issuer.gave(&facts.claims) {
+        return Ok(());
+    }
+    let detail = "it began at another issuer, or by another client, than the ones configured now";
+    Err(IdentityError::invalid("session_invalid", detail))
+}
+
 /// The principal that a session's claims name under the configuration of the day.
 pub(super) fn project(
     issuer: &LoginIssuer,
@@ -283,10 +332,7 @@ pub(super) fn project(
     entry: &Entry,
     facts: &Facts,
 ) -> Result<Principal, IdentityError> {
-    if !issuer.gave(&facts.claims) {
-        let detail = "it began at another issuer, or by another client, than the ones configured now";
-        return Err(IdentityError::invalid("session_invalid", detail));
-    }
+    check_giver(issuer, facts)?;
     let mut identity = (issuer.settings.project)(&facts.claims)?;
     identity.issuer = issuer.name().clone();
     identity.evidence = EvidenceKind::Session;

@@ -14,7 +14,7 @@ use super::provider::Providers;
 use super::refresh::RefreshOutcome;
 use super::seal::Sealer;
 use super::store::{SessionKey, Store};
-use super::{LoginError, SessionEvent, SessionEvents, disk};
+use super::{EventRefused, LoginError, SessionEvent, SessionEvents, disk};
 use crate::clock::{Clock, Timestamp};
 
 /// Time between two rounds of upkeep.
@@ -31,7 +31,7 @@ const MOST_USED_STATES: usize = 20_000;
 pub struct LoginStateSettings {
     /// Directory of the state; login keeps to `login` inside it.
     pub directory: PathBuf,
-    /// Most sessions at a time; past it the oldest end.
+    /// Most sessions at a time; past it ended ones are forgotten, then the oldest end.
     pub sessions: usize,
     /// Age at which the sealing key is replaced.
     pub rotate_every: Duration,
@@ -134,8 +134,14 @@ impl LoginState {
         self.overlap_millis.fetch_max(millis, Ordering::Relaxed);
     }
 
+    /// Puts an event on record.
+    pub(super) fn record(&self, event: SessionEvent) -> Result<(), EventRefused> {
+        (self.events)(event)
+    }
+
+    /// Tells of what has happened already; whoever keeps the records counts one that is lost.
     pub(super) fn tell(&self, event: SessionEvent) {
-        (self.events)(event);
+        let _counted = self.record(event);
     }
 
     /// Marks a login state as used; `false` when it was used before. `until`: when its cookie is too old anyway.

@@ -3,17 +3,19 @@
 //! A session that is not here does not exist, whatever cookie names it; so an ended one stays ended after a
 //! restart. Ended sessions leave a record without tokens until their cookies could not be valid any more.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ages::Ages;
 use super::disk;
 use super::seal::Sealer;
 use crate::clock::Timestamp;
@@ -23,6 +25,9 @@ const FACTS_AT_HAND: usize = 10_000;
 
 /// Refreshed sessions that wait in memory for a disk that takes no writes.
 const MOST_UNSAVED: usize = 1_000;
+
+/// Longest wait of a request for the disk.
+pub(super) const DISK: Duration = Duration::from_secs(5);
 
 /// What names a session on the server: SHA-256 of the identifier that only the cookie holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +81,14 @@ pub(super) struct Facts {
     pub(super) began_at: Timestamp,
 }
 
+impl Facts {
+    /// Tells users apart, however the configuration of the day names them.
+    fn owner(&self) -> Option<[u8; 32]> {
+        let [issuer, subject] = ["iss", "sub"].map(|name| self.claims.get(name).and_then(Value::as_str));
+        Some(SessionKey::of(format!("{}\n{}", issuer?, subject?).as_bytes()).0)
+    }
+}
+
 /// A session as it lies on disk.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -90,6 +103,8 @@ pub(super) struct Record {
     pub(super) id_token: Option<String>,
     pub(super) facts: Option<Facts>,
     pub(super) ended: bool,
+    #[serde(default)]
+    pub(super) replaced: bool,
 }
 
 /// A session as it is asked about on every request.
@@ -105,11 +120,16 @@ pub(super) struct Entry {
     /// No refresh before this, after one that failed.
     pub(super) retry_at: Timestamp,
     pub(super) ended: bool,
+    /// A newer session took its place in the browser; what is under way may still use it for a moment.
+    pub(super) replaced: bool,
+    /// Digest of whose it is.
+    pub(super) owner: Option<[u8; 32]>,
 }
 
 impl Entry {
     pub(super) fn of(record: &Record) -> Self {
         Self {
+            owner: record.facts.as_ref().and_then(Facts::owner),
             issuer: record.issuer.clone(),
             generation: record.generation,
             started_at: record.started_at,
@@ -119,6 +139,7 @@ impl Entry {
             refreshable: record.refresh_token.is_some(),
             retry_at: Timestamp::default(),
             ended: record.ended,
+            replaced: record.replaced,
         }
     }
 
@@ -137,7 +158,7 @@ struct Inner {
     sealer: Arc<Sealer>,
     limit: usize,
     index: DashMap<SessionKey, Entry>,
-    by_age: Mutex<BTreeSet<(Timestamp, SessionKey)>>,
+    ages: Mutex<Ages>,
     /// One writer at a time: the order of files is the order of the index.
     writing: Mutex<()>,
     unsaved: Mutex<HashMap<SessionKey, Record>>,
@@ -159,7 +180,7 @@ impl Store {
             sealer,
             limit: limit.max(1),
             index: DashMap::new(),
-            by_age: Mutex::default(),
+            ages: Mutex::default(),
             writing: Mutex::default(),
             unsaved: Mutex::default(),
             facts: Cache::new(FACTS_AT_HAND),
@@ -185,20 +206,20 @@ impl Store {
         self.0.facts.insert((key, generation), facts);
     }
 
-    /// Adds a session, durably. Past the limit the oldest ones end; they are returned.
+    /// Adds a session, durably. Past a limit sessions are given up; the live ones among them are returned.
     pub(super) async fn insert(&self, key: SessionKey, record: Record) -> io::Result<Vec<(SessionKey, Entry)>> {
-        self.blocking(move |inner| {
+        self.durably(move |inner| {
             let _order = lock(&inner.writing);
             inner.write(key, &record)?;
             inner.admit(key, &record);
-            Ok(inner.evict(key))
+            Ok(inner.evict(key, record.facts.as_ref().and_then(Facts::owner)))
         })
         .await
     }
 
     /// The session's file, tokens and all.
     pub(super) async fn load(&self, key: SessionKey) -> io::Result<Record> {
-        self.blocking(move |inner| inner.read(key)).await
+        self.durably(move |inner| inner.read(key)).await
     }
 
     /// Writes a newer generation of a live session; `false` when it has ended meanwhile.
@@ -209,7 +230,10 @@ impl Store {
             let _order = lock(&inner.writing);
             match inner.index.get(&key) {
                 // The end may have been brought forward since the record was read.
-                Some(entry) if !entry.ended => record.ends_at = record.ends_at.min(entry.ends_at),
+                Some(entry) if !entry.ended => {
+                    record.ends_at = record.ends_at.min(entry.ends_at);
+                    record.replaced |= entry.replaced;
+                }
                 _ => return Ok(false),
             }
             match inner.write(key, &record) {
@@ -220,8 +244,10 @@ impl Store {
                 inner.facts.insert((key, record.generation), Arc::new(facts));
             }
             if let Some(mut entry) = inner.index.get_mut(&key) {
-                let ended = entry.ended;
-                *entry = Entry { ended, ..Entry::of(&record) };
+                // An end that came meanwhile stays.
+                let newer = Entry::of(&record);
+                let (ended, replaced) = (entry.ended, entry.replaced || newer.replaced);
+                *entry = Entry { ended, replaced, ends_at: entry.ends_at.min(newer.ends_at), ..newer };
             }
             Ok(true)
         })
@@ -237,33 +263,43 @@ impl Store {
         if !was_live {
             return Ok(false);
         }
-        self.blocking(move |inner| {
+        self.durably(move |inner| {
             let _order = lock(&inner.writing);
             lock(&inner.unsaved).remove(&key);
             let Some(entry) = inner.index.get(&key).map(|entry| entry.value().clone()) else { return Ok(true) };
-            let record = tombstone(&entry);
-            inner.write(key, &record).map(|()| true).inspect_err(|_| {
-                // Without it a restart would revive the session. An end is small, and worth more than a refresh.
-                lock(&inner.unsaved).insert(key, record);
-            })
+            {
+                let mut ages = lock(&inner.ages);
+                ages.remove(key, &entry);
+                ages.add(key, &entry);
+            }
+            inner.write_or_queue(key, tombstone(&entry)).map(|()| true)
         })
         .await
     }
 
-    /// Brings a live session's end forward to `at`, durably.
-    pub(super) async fn end_by(&self, key: SessionKey, at: Timestamp) -> io::Result<()> {
-        self.blocking(move |inner| {
+    /// Marks a live session as replaced and brings its end forward to `at`: at once for every request, then durably.
+    /// `false` when it was replaced or had ended before.
+    pub(super) async fn replace_by(&self, key: SessionKey, at: Timestamp) -> io::Result<bool> {
+        let was_live = match self.0.index.get_mut(&key) {
+            Some(mut entry) if !entry.ended && !entry.replaced => {
+                entry.replaced = true;
+                entry.ends_at = entry.ends_at.min(at);
+                true
+            }
+            _ => false,
+        };
+        if !was_live {
+            return Ok(false);
+        }
+        self.durably(move |inner| {
             let _order = lock(&inner.writing);
             let mut record = inner.read(key)?;
-            let live = match inner.index.get_mut(&key) {
-                Some(mut entry) if !entry.ended => {
-                    entry.ends_at = entry.ends_at.min(at);
-                    true
-                }
-                _ => false,
-            };
+            if record.ended {
+                return Ok(true);
+            }
+            record.replaced = true;
             record.ends_at = record.ends_at.min(at);
-            if live { inner.write(key, &record) } else { Ok(()) }
+            inner.write_or_queue(key, record).map(|()| true)
         })
         .await
     }
@@ -291,6 +327,15 @@ impl Store {
         }
     }
 
+    /// Disk work that somebody waits for, but not for ever.
+    async fn durably<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the disk did not answer in time");
+        tokio::time::timeout(DISK, self.blocking(work)).await.map_err(late)?
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
@@ -314,6 +359,12 @@ impl Inner {
         let text = serde_json::to_vec(record).map_err(io::Error::other)?;
         let sealed = self.sealer.seal(&Self::purpose(key), text).map_err(io::Error::other)?;
         disk::replace(&self.path(key), &sealed)
+    }
+
+    /// Writes an end, and queues it where the disk takes no writes: without it a restart would revive the session. An
+    /// end is worth more than a refresh, so it counts against no limit.
+    fn write_or_queue(&self, key: SessionKey, record: Record) -> io::Result<()> {
+        self.write(key, &record).inspect_err(|_| drop(lock(&self.unsaved).insert(key, record)))
     }
 
     fn read(&self, key: SessionKey) -> io::Result<Record> {
@@ -341,15 +392,20 @@ impl Inner {
     }
 
     fn admit(&self, key: SessionKey, record: &Record) {
-        self.index.insert(key, Entry::of(record));
-        lock(&self.by_age).insert((record.started_at, key));
+        let entry = Entry::of(record);
+        lock(&self.ages).add(key, &entry);
+        self.index.insert(key, entry);
     }
 
-    fn evict(&self, newest: SessionKey) -> Vec<(SessionKey, Entry)> {
+    fn evict(&self, newest: SessionKey, owner: Option<[u8; 32]>) -> Vec<(SessionKey, Entry)> {
         let mut evicted = Vec::new();
-        while self.index.len() > self.limit {
-            let oldest = lock(&self.by_age).iter().map(|(_, key)| *key).find(|key| *key != newest);
-            let Some((key, entry)) = oldest.and_then(|key| Some((key, self.forget(key)?))) else { break };
+        loop {
+            let full = self.index.len() > self.limit;
+            let ages = lock(&self.ages);
+            let own = owner.and_then(|owner| ages.too_many_of(owner, newest));
+            let given_up = own.or_else(|| ages.least_worth(newest).filter(|_| full));
+            drop(ages);
+            let Some((key, entry)) = given_up.and_then(|key| Some((key, self.forget(key)?))) else { break };
             if !entry.ended {
                 evicted.push((key, entry));
             }
@@ -359,7 +415,7 @@ impl Inner {
 
     fn forget(&self, key: SessionKey) -> Option<Entry> {
         let (_, entry) = self.index.remove(&key)?;
-        lock(&self.by_age).remove(&(entry.started_at, key));
+        lock(&self.ages).remove(key, &entry);
         lock(&self.unsaved).remove(&key);
         if let Err(error) = std::fs::remove_file(self.path(key)) {
             tracing::warn!(session = %key, %error, "the file of a session that is over cannot be removed");
@@ -390,6 +446,7 @@ fn tombstone(entry: &Entry) -> Record {
         id_token: None,
         facts: None,
         ended: true,
+        replaced: entry.replaced,
     }
 }
 

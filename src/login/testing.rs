@@ -47,10 +47,14 @@ pub(super) struct Mode {
     pub(super) no_end_session: bool,
     pub(super) no_refresh_token: bool,
     pub(super) no_id_token_at_refresh: bool,
-    pub(super) invalid_grant: bool,
+    pub(super) keys_down: bool,
+    /// Status and OAuth error of every answer to a refresh.
+    pub(super) refuse_refresh: Option<(u16, &'static str)>,
     pub(super) sign_with_stranger: bool,
     pub(super) claims: BTreeMap<String, Value>,
     pub(super) header: BTreeMap<String, Value>,
+    /// Text put before the claims of ID tokens, inside their object.
+    pub(super) before_claims: &'static str,
     pub(super) refresh_claims: BTreeMap<String, Value>,
     pub(super) lifetime: Option<i64>,
 }
@@ -69,6 +73,7 @@ struct Key {
 #[derive(Default)]
 pub(super) struct Calls {
     pub(super) discovery: usize,
+    pub(super) keys: usize,
     pub(super) code: usize,
     pub(super) refresh: usize,
 }
@@ -88,7 +93,7 @@ pub(super) struct Inner {
 #[derive(Clone)]
 pub(super) struct TestIssuer {
     pub(super) url: String,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// Told when a refresh has arrived, before it is answered.
     pub(super) refresh_asked: Arc<tokio::sync::Notify>,
     pub(super) inner: Arc<Mutex<Inner>>,
@@ -173,6 +178,9 @@ impl TestIssuer {
         }
         match path.as_str() {
             "/.well-known/openid-configuration" => json_answer(StatusCode::OK, &self.discovery()),
+            "/jwks" if self.inner.lock().unwrap().mode.keys_down => {
+                json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({}))
+            }
             "/jwks" => json_answer(StatusCode::OK, &self.jwks()),
             "/token" => {
                 let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
@@ -183,7 +191,9 @@ impl TestIssuer {
                 }
                 match self.token(&form) {
                     Ok(answer) => json_answer(StatusCode::OK, &answer),
-                    Err(error) => json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error })),
+                    Err((status, error)) => {
+                        json_answer(StatusCode::from_u16(status).unwrap(), &json!({ "error": error }))
+                    }
                 }
             }
             _ => json_answer(StatusCode::NOT_FOUND, &json!({})),
@@ -208,7 +218,8 @@ impl TestIssuer {
     }
 
     fn jwks(&self) -> Value {
-        let inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        inner.calls.keys += 1;
         let keys = inner.keys.iter().map(|key| {
             let point = key.pair.public_key().as_ref();
             let [x, y] = [&point[1..33], &point[33..]].map(|half| URL_SAFE_NO_PAD.encode(half));
@@ -217,27 +228,28 @@ impl TestIssuer {
         json!({ "keys": keys.collect::<Vec<_>>() })
     }
 
-    fn token(&self, form: &HashMap<String, String>) -> Result<Value, &'static str> {
+    fn token(&self, form: &HashMap<String, String>) -> Result<Value, (u16, &'static str)> {
+        let spent = || (400, "invalid_grant");
         let mut inner = self.inner.lock().unwrap();
         let (nonce, refreshing) = match form["grant_type"].as_str() {
             "authorization_code" => {
                 inner.calls.code += 1;
-                let grant = inner.grants.remove(&form["code"]).ok_or("invalid_grant")?;
+                let grant = inner.grants.remove(&form["code"]).ok_or_else(spent)?;
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, form["code_verifier"].as_bytes());
                 if grant.challenge != URL_SAFE_NO_PAD.encode(digest) || grant.redirect != form["redirect_uri"] {
-                    return Err("invalid_grant");
+                    return Err(spent());
                 }
                 (Some(grant.nonce), false)
             }
             _ => {
                 inner.calls.refresh += 1;
-                inner.refresh_token.remove(&form["refresh_token"]).ok_or("invalid_grant")?;
+                if let Some(refusal) = inner.mode.refuse_refresh {
+                    return Err(refusal);
+                }
+                inner.refresh_token.remove(&form["refresh_token"]).ok_or_else(spent)?;
                 (None, true)
             }
         };
-        if inner.mode.invalid_grant {
-            return Err("invalid_grant");
-        }
         inner.counter += 1;
         let (number, mode) = (inner.counter, inner.mode.clone());
         let (now, lifetime) = (self.clock.now().unix_seconds(), mode.lifetime.unwrap_or(3600));
@@ -277,8 +289,9 @@ impl Inner {
         for (name, value) in &mode.header {
             header[name] = value.clone();
         }
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(claims));
+        let claims = claims.to_string().replacen('{', &format!("{{{}", mode.before_claims), 1);
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", encode(&header.to_string()), encode(&claims));
         let signature = key.pair.sign(&rng(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }

@@ -12,6 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::ProxyError;
 use crate::audit::{AuditEntry, Decision};
 use crate::body::{Body, BoxError};
 use crate::telemetry::{Metrics, Outcome, RouteMetrics, Step};
@@ -64,6 +65,18 @@ impl Exchange {
         }
         self.metrics.observe(step, took);
         ended
+    }
+
+    /// Puts a refusal on record, with every field that an allow has.
+    pub(super) fn refused(&mut self, error: &ProxyError) {
+        self.outcome = error.outcome();
+        self.entry.decision = error.decision();
+        self.entry.code = error.code();
+        self.entry.detail = Some(error.detail());
+        if let ProxyError::Denied(denied) = error {
+            self.entry.roles = denied.roles.clone();
+            self.entry.policy_ids = denied.policy_ids.clone();
+        }
     }
 
     /// Counts what is read of the request's body, and fails with [`BodyTooLarge`] past `limit_bytes`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, header};
+use http::{Method, Response, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
@@ -15,7 +15,7 @@ use crate::audit::{Decision, OtherEvent};
 use crate::body::Body;
 use crate::credential::Credential;
 use crate::identity::{IdentityError, Presented, Principal, PrincipalKind, identify};
-use crate::login;
+use crate::login::{self, ShownSession};
 use crate::policy::{Grant, RequestFacts};
 use crate::route::{Access, EvidenceKind, Route, RouteMatch};
 use crate::target::RequestTarget;
@@ -42,8 +42,13 @@ impl Proxy {
         check_limits(&body, &route)?;
 
         match self.grant(arrival, &matched, parts, exchange).await {
-            Ok((grant, set_cookies)) => {
+            Ok((grant, shown)) => {
                 let mut response = self.send(arrival, &matched, served, &grant, parts, body, exchange).await?;
+                // Asked now: since the request the session may have ended, or made way for a newer one.
+                let sessions = snapshot.sessions.as_ref().zip(shown.as_ref());
+                let now = self.parts.clock.now();
+                let set_cookies =
+                    sessions.map(|(sessions, shown)| sessions.set_cookies(shown, now)).unwrap_or_default();
                 if !set_cookies.is_empty() {
                     keep_from_caches(response.headers_mut());
                 }
@@ -65,7 +70,7 @@ impl Proxy {
         matched: &RouteMatch,
         parts: &Parts,
         exchange: &mut Exchange,
-    ) -> Result<(Grant, Vec<HeaderValue>), ProxyError> {
+    ) -> Result<(Grant, Option<ShownSession>), ProxyError> {
         let policies = &arrival.snapshot.policies;
         let route = &matched.route;
         let facts = RequestFacts {
@@ -80,7 +85,7 @@ impl Proxy {
             exchange.entry.principal = Some(anonymous.clone());
             let grant = policies.authorize_preflight(&anonymous, &facts)?;
             exchange.entry.decision = Decision::Allow;
-            return Ok((grant, Vec::new()));
+            return Ok((grant, None));
         }
 
         let began = Instant::now();
@@ -88,12 +93,13 @@ impl Proxy {
         let recognised = identify(&arrival.snapshot.verifiers, presented).await;
         let began = exchange.note(Step::Identify, began);
         let principal = recognised?;
-        let set_cookies = match (&arrival.snapshot.sessions, principal.evidence) {
-            (Some(sessions), EvidenceKind::Session) => sessions.set_cookies(&parts.headers, arrival.now),
-            _ => Vec::new(),
+        let shown = match (&arrival.snapshot.sessions, principal.evidence) {
+            (Some(sessions), EvidenceKind::Session) => Some(sessions.shown(&parts.headers)),
+            _ => None,
         };
         exchange.entry.principal = Some(principal.clone());
-        if !login::meets(&route.login, &principal, arrival.now) {
+        let leeway = arrival.snapshot.login.as_ref().map(|login| login.leeway(&principal.issuer)).unwrap_or_default();
+        if !login::meets(&route.login, &principal, leeway, arrival.now) {
             return Err(IdentityError::StepUp.into());
         }
 
@@ -104,7 +110,7 @@ impl Proxy {
         exchange.entry.roles = grant.roles().clone();
         exchange.entry.policy_ids = grant.policy_ids().clone();
         self.record_assumption(arrival, &grant)?;
-        Ok((grant, set_cookies))
+        Ok((grant, shown))
     }
 
     /// Credential and upstream: needs the grant.
@@ -191,10 +197,7 @@ impl Proxy {
         let reason = login_reason(error)?;
         let presented = presented(arrival, parts, &matched.route);
         let response = login.redirect_for(&presented, &matched.target, reason)?;
-        exchange.entry.decision = Decision::Deny;
-        exchange.entry.code = error.code();
-        exchange.entry.detail = Some(error.detail());
-        exchange.outcome = Outcome::Denied;
+        exchange.refused(error);
         Some(response)
     }
 }

@@ -142,14 +142,7 @@ impl Proxy {
         };
 
         let mut response = passed.unwrap_or_else(|error| {
-            exchange.outcome = error.outcome();
-            exchange.entry.decision = error.decision();
-            exchange.entry.code = error.code();
-            exchange.entry.detail = Some(error.detail());
-            if let ProxyError::Denied(denied) = &error {
-                exchange.entry.roles = denied.roles.clone();
-                exchange.entry.policy_ids = denied.policy_ids.clone();
-            }
+            exchange.refused(&error);
             let route = exchange.entry.route.as_deref();
             let principal = exchange.entry.principal.as_ref();
             let signed_in = principal.is_some_and(|principal| principal.evidence == EvidenceKind::Session);

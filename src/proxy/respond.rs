@@ -160,6 +160,7 @@ pub(super) fn login_reason(error: &ProxyError) -> Option<LoginReason> {
             Some(LoginReason::Unauthenticated)
         }
         ProxyError::Identity(IdentityError::StepUp) => Some(LoginReason::StepUp),
+        ProxyError::Identity(IdentityError::Unavailable { .. }) => Some(LoginReason::Unconfirmed),
         ProxyError::Denied(denied) if denied.reason == DenyReason::RoleSessionExpired => {
             Some(LoginReason::Reauthenticate)
         }
@@ -211,5 +212,11 @@ mod tests {
         keep_from_caches(&mut headers);
         assert_eq!(headers.len(), 1);
         assert_eq!(headers["cache-control"], "no-store");
+    }
+
+    #[test]
+    fn a_session_that_cannot_be_confirmed_may_be_begun_anew() {
+        let away = IdentityError::Unavailable { issuer: "okta".into(), detail: String::new() };
+        assert_eq!(login_reason(&away.into()), Some(LoginReason::Unconfirmed));
     }
 }

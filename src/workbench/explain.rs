@@ -125,7 +125,9 @@ fn walk(
     };
     answer.caller.principal = Some(principal.id().to_string());
     answer.caller.kind = Some(principal.kind.as_str());
-    if !login::meets(&matched.route.login, &principal, question.at) {
+    let issuer = checked.issuers.iter().find(|issuer| issuer.login.is_some() && *issuer.name == *principal.issuer);
+    let leeway = issuer.map(|issuer| issuer.leeway).unwrap_or_default();
+    if !login::meets(&matched.route.login, &principal, leeway, question.at) {
         return Err(IdentityError::StepUp.into());
     }
 

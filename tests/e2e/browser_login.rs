@@ -134,6 +134,10 @@ async fn only_a_navigation_is_sent_to_the_login() {
     assert_eq!(script.status, 401);
     let xhr = gate.get("/app/x").navigation().header("x-requested-with", "XMLHttpRequest").send().await;
     assert_eq!(xhr.status, 401);
+    // The route takes tokens as well as sessions.
+    let bearer = gate.get("/app/x").bearer("x.y.z").header("accept", "text/html").send().await;
+    assert_eq!(bearer.status, 401);
+    assert!(bearer.header("www-authenticate").is_some(), "{bearer:?}");
     let post = gate.post("/app/x").navigation().send().await;
     assert_eq!(post.status, 401, "a form's body would be lost");
     let socket = gate.get("/app/x").header("accept", "text/html").header("connection", "Upgrade");
@@ -143,7 +147,7 @@ async fn only_a_navigation_is_sent_to_the_login() {
     let call = gate.post("/app/x").header("content-type", "application/grpc").header("te", "trailers");
     let call = call.send_http2().await;
     assert_eq!((call.status.as_u16(), call.header("grpc-status")), (200, Some("16")), "{call:?}");
-    for answer in [&program, &script, &xhr, &post, &socket, &call] {
+    for answer in [&program, &script, &xhr, &bearer, &post, &socket, &call] {
         assert!(answer.header("location").is_none() && answer.set_cookies().is_empty(), "{answer:?}");
     }
     assert_eq!(provider.count("authorize").await, 0);

@@ -47,6 +47,7 @@ async fn parallel_requests_refresh_a_session_exactly_once() {
     let all = "Promise.all([...Array(12).keys()].map((n) => fetch('/app/' + n).then((answer) => answer.status)))";
     assert_eq!(browser.evaluate(all).await, json!(vec![200; 12]));
     assert_eq!(status_of(&mut browser, "/app/after").await, 200);
+    gate.audited("the refresh", |record| record.event() == "session.refreshed").await;
     assert_eq!(provider.count("refresh").await, 1, "one refresh for any number of parallel requests");
     let records = gate.settled_audit().await;
     let refreshed: Vec<_> = records.iter().filter(|record| record.event() == "session.refreshed").collect();
@@ -128,4 +129,41 @@ async fn a_logout_does_not_wait_for_a_provider_that_is_away() {
     let place = browser.follow("button[type=submit]").await;
     assert_eq!((place.url, place.status), (format!("{ORIGIN}/.doorward/signed-out"), 200));
     gate.audited("the logout", |record| record.event() == "session.ended").await;
+}
+
+#[tokio::test]
+async fn a_second_process_on_one_state_directory_is_refused_and_a_restart_is_not() {
+    let authority = Authority::new();
+    let provider = Provider::start(&authority).await;
+    let upstream = RecordingUpstream::start().await;
+    let gate = Gate::for_people(&authority, &provider, &upstream).config(json!({ "limits": { "drain": "1s" } }));
+    let gate = gate.start().await;
+    gate.becomes_ready(200).await;
+    let (code, told) = gate.rival_refuses().await;
+    assert_eq!(code, 3, "{told}");
+    assert!(told.contains("another process uses the state directory"), "{told}");
+    gate.becomes_ready(200).await;
+    gate.restart().await.becomes_ready(200).await;
+}
+
+#[tokio::test]
+async fn a_crash_loses_no_session_and_revives_no_ended_one() {
+    let (provider, _upstream, gate, mut browser) = signed_in().await;
+    provider.id_tokens_live(300).await;
+    let half = now() + i64::try_from(ID_TOKEN_SECONDS / 2).unwrap();
+    let gate = gate.crash().await;
+    assert_eq!(status_of(&mut browser, "/app/signed-in").await, 200);
+
+    eventually("half of the ID token's life to pass", || async { (now() > half).then_some(()) }).await;
+    assert_eq!(status_of(&mut browser, "/app/refreshing").await, 200);
+    gate.audited("the refresh", |record| record.event() == "session.refreshed").await;
+    let gate = gate.crash().await;
+    assert_eq!(status_of(&mut browser, "/app/refreshed").await, 200);
+    assert_eq!(provider.count("refresh").await, 1, "what the refresh brought was on the disk");
+
+    let kept = header(&browser.cookies().await);
+    let logout = gate.post("/.doorward/logout").header("cookie", &kept).header("sec-fetch-site", "same-origin");
+    assert_eq!(logout.header("origin", ORIGIN).send().await.status, 303);
+    let gate = gate.crash().await;
+    assert_eq!(gate.get("/app/gone").header("cookie", &kept).send().await.status, 401, "a crash revived a session");
 }

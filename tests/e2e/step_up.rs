@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Authority, Browser, Gate, ORIGIN, Provider, RecordingUpstream, RunningGate, StaticIssuer, eventually, now,
+    AuditRecord, Authority, Browser, Gate, ORIGIN, Provider, RecordingUpstream, RunningGate, StaticIssuer, eventually,
+    now,
 };
 
 struct World {
@@ -52,6 +53,8 @@ async fn a_route_that_asks_for_more_sends_the_browser_to_sign_in_more_strongly()
     assert_eq!((place.url.as_str(), place.status), (page.as_str(), 200));
     let record = world.gate.only_record_of("/asking/script").await;
     assert_eq!(record.verdict(), ("deny", "insufficient_user_authentication"));
+    let who = (record.text("principal.subject"), record.text("principal.evidence"));
+    assert_eq!(who, ("alice", "session"), "the record says who was asked for more");
     // The stronger session is good for the rest too.
     assert_eq!(world.browser.goto(&format!("{ORIGIN}/app/rest")).await.status, 200);
 }
@@ -59,14 +62,15 @@ async fn a_route_that_asks_for_more_sends_the_browser_to_sign_in_more_strongly()
 #[tokio::test]
 async fn an_authentication_that_is_too_old_is_made_anew() {
     let route = asking(json!({ "issuer": "people", "max_age": "5s" }));
-    let mut world = signed_in(|gate| gate.route("asking", route)).await;
-    clock_passes("the sign-in to grow old", now() + 5).await;
+    let leeway = json!({ "issuers": { "people": { "leeway": "1s" } } });
+    let mut world = signed_in(|gate| gate.route("asking", route).config(leeway)).await;
+    clock_passes("the sign-in to grow old, leeway included", now() + 6).await;
     let page = format!("{ORIGIN}/asking/payroll");
     let place = world.browser.goto(&page).await;
     assert!(place.url.starts_with(world.provider.url()), "{place:?}");
     assert_eq!(world.provider.asked().await["max_age"], "5");
     let place = world.browser.sign_in("alice").await;
-    assert!(place.url.starts_with(ORIGIN), "{place:?}");
+    assert_eq!((place.url, place.status), (page, 200));
 }
 
 #[tokio::test]
@@ -125,6 +129,17 @@ async fn a_role_session_past_its_length_asks_for_a_fresh_sign_in() {
     assert_eq!((place.url, place.status), (format!("{ORIGIN}/app/again"), 200));
 
     let records = world.gate.settled_audit().await;
+    let denied = |path: &str| {
+        let denied = |record: &&&AuditRecord| record.is_request_to(path) && record.text("decision") == "deny";
+        let denials: Vec<_> = records.iter().filter(|record| denied(&record)).collect();
+        assert_eq!(denials.len(), 1, "{path}");
+        denials[0].clone()
+    };
+    let (script, sent_to_the_login) = (denied("/app/script"), denied("/app/again"));
+    for field in ["code", "roles", "policy_ids", "principal"] {
+        assert_eq!(script.value(field), sent_to_the_login.value(field), "{field}");
+        assert!(!script.value(field).is_null(), "{field} is not on record");
+    }
     let assumed = records.iter().filter(|record| record.event() == "role.assumed").count();
     assert_eq!(assumed, 2, "one role session for each sign-in");
 }

@@ -16,6 +16,28 @@ const ALGORITHMS: [&str; 9] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS5
 /// What policies already read of every principal.
 const OWN_ATTRIBUTES: [&str; 4] = ["issuer", "subject", "email", "groups"];
 
+/// Parameters of the authorization request that the protocol needs, or that could lead its answer elsewhere.
+const OWN_PARAMETERS: [&str; 18] = [
+    "acr_values",
+    "claims",
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "code_challenge",
+    "code_challenge_method",
+    "id_token_hint",
+    "max_age",
+    "nonce",
+    "redirect_uri",
+    "request",
+    "request_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) fn issuers(scope: &Scope<'_>, config: &raw::Config) -> Vec<Issuer> {
@@ -195,6 +217,17 @@ fn login(scope: &Scope<'_>, owner: &Placed<String>, raw: &Placed<raw::IssuerLogi
             scopes
         }
     };
+    for (name, value) in raw.parameters.iter() {
+        if OWN_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) {
+            let message = format!("`{}` is Doorward's own parameter of a login", name.value);
+            let help = "remove it; `scopes` has a key of its own, and `acr_values` and `max_age` belong to routes";
+            scope.refuse("login_parameter", name.place, message, help);
+        }
+        if name.trim().is_empty() || value.trim().is_empty() {
+            scope.refuse("empty_value", value.place, "a parameter of `parameters` is empty", "remove it");
+        }
+    }
+    let parameters = raw.parameters.iter().map(|(name, value)| (name.value.clone(), value.value.clone())).collect();
     let idle = scope.duration(raw.idle.as_ref(), HOUR / 2);
     let longest = scope.duration(raw.longest.as_ref(), 12 * HOUR);
     if let Some(text) = raw.idle.as_ref().or(raw.longest.as_ref())
@@ -202,7 +235,8 @@ fn login(scope: &Scope<'_>, owner: &Placed<String>, raw: &Placed<raw::IssuerLogi
     {
         scope.refuse("idle", text.place, "`idle` is longer than `longest`", "a session ends by whichever comes first");
     }
-    Some(Login { client_id: client_id?.value.clone(), client_secret: client_secret.flatten(), scopes, idle, longest })
+    let (client_id, client_secret) = (client_id?.value.clone(), client_secret.flatten());
+    Some(Login { client_id, client_secret, scopes, parameters, idle, longest })
 }
 
 pub(super) fn certificate_issuers(scope: &Scope<'_>, config: &raw::Config, names: &Names) -> Vec<CertificateIssuer> {

@@ -12,7 +12,7 @@ use crate::config::checked::{self, AttributeKind, Checked, Keys};
 use crate::identity::bearer::{BearerIssuer, BearerVerifier, REMEMBERED_TOKENS, TokenType};
 use crate::identity::certificate::{CertificateSettings, CertificateVerifier};
 use crate::identity::claims::{ClaimPath, numeric_date};
-use crate::identity::keys::{KeySource, KeyStoreSettings};
+use crate::identity::keys::{KeySource, KeyStore, KeyStoreSettings};
 use crate::identity::projection::{AttributeType, DeclaredAttribute, EvidenceFacts, Projection};
 use crate::identity::token::TimeRules;
 use crate::identity::{IdentityError, IdentityVerifier, VerifiedIdentity};
@@ -36,7 +36,11 @@ pub(super) fn recognition(checked: &Checked, runtime: &Runtime, note: Note<'_>) 
     let mut logins = Vec::new();
     let mut complete = true;
     for issuer in &checked.issuers {
-        match bearer(issuer, runtime).and_then(|made| Ok((made, login(issuer, runtime.clock())?))) {
+        let made = bearer(issuer, runtime).and_then(|made| {
+            let login = login(issuer, made.keys.clone(), runtime.clock())?;
+            Ok((made, login))
+        });
+        match made {
             Ok((made, login)) => {
                 bearers.push(made);
                 logins.extend(login);
@@ -162,7 +166,7 @@ pub(super) fn projection(issuer: &checked::Issuer) -> Result<Projection, String>
     })
 }
 
-fn login(issuer: &checked::Issuer, clock: &Clock) -> Result<Option<LoginIssuerSettings>, String> {
+fn login(issuer: &checked::Issuer, keys: Arc<KeyStore>, clock: &Clock) -> Result<Option<LoginIssuerSettings>, String> {
     let Some(login) = &issuer.login else { return Ok(None) };
     Ok(Some(LoginIssuerSettings {
         name: issuer.name.as_str().into(),
@@ -170,8 +174,9 @@ fn login(issuer: &checked::Issuer, clock: &Clock) -> Result<Option<LoginIssuerSe
         client_id: login.client_id.clone(),
         client_secret: login.client_secret.as_ref().map(|secret| secret.value.clone()),
         scopes: login.scopes.clone(),
-        parameters: Vec::new(),
+        parameters: login.parameters.clone(),
         algorithms: issuer.algorithms.clone(),
+        keys,
         leeway: issuer.leeway,
         idle: login.idle,
         longest: login.longest,

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::checked::Checked;
 use crate::credential::{AssertionCache, IdentityHeaderCache, KeyError, SigningKeys};
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
-use crate::login::{LoginError, LoginState, LoginStateSettings, SessionEvent};
+use crate::login::{EventRefused, LoginError, LoginState, LoginStateSettings, SessionEvent};
 use crate::policy::RoleUses;
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, UpstreamSettings, UpstreamSettingsError};
@@ -200,19 +200,19 @@ fn open_keys(checked: &Checked, directory: &Path) -> Result<Option<Arc<SigningKe
     Ok(Some(Arc::new(SigningKeys::open(directory, assertions.rotate_every)?)))
 }
 
-fn record(audit: &Audit, event: SessionEvent) {
+fn record(audit: &Audit, event: SessionEvent) -> Result<(), EventRefused> {
     let mut fields = vec![("issuer", event.issuer.as_ref().into()), ("reason", event.reason.into())];
     if let Some(session) = event.session {
         fields.push(("session", session.into()));
     }
-    // A full queue counts the loss itself.
-    let _counted = audit.emit(OtherEvent {
+    let event = OtherEvent {
         at: event.at,
         name: event.kind.as_str(),
         request_id: event.request_id,
         principal: event.principal,
         fields,
-    });
+    };
+    audit.emit(event).map_err(|_full| EventRefused)
 }
 
 #[cfg(test)]

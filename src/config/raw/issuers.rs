@@ -122,6 +122,8 @@ pub struct IssuerLogin {
     pub client_secret: Option<Placed<String>>,
     /// Scopes to ask for. Default `[openid, profile, email]`; `offline_access` where the issuer grants refresh so.
     pub scopes: Option<Placed<Vec<Placed<String>>>>,
+    /// Further parameters of the authorization request, such as Google's `access_type: offline`.
+    pub parameters: Named<Placed<String>>,
     /// A session ends after this silence. Default `30m`.
     pub idle: Option<Placed<DurationText>>,
     /// A session ends after this time. Default `12h`.

@@ -331,3 +331,20 @@ fn certificate_issuers_stand_for_listeners_that_ask_for_certificates() {
         "did you mean `documents`?",
     );
 }
+
+#[test]
+fn a_login_may_ask_for_more_but_not_in_the_protocols_place() {
+    for own in ["state", "redirect_uri", "Scope"] {
+        spoiled(
+            "idle: 30m",
+            &format!("parameters: {{ {own}: x }}\n      idle: 30m"),
+            "39:21 login_parameter",
+            &format!("`{own}` is Doorward's own parameter of a login"),
+            "remove it; `scopes` has a key of its own, and `acr_values` and `max_age` belong to routes",
+        );
+    }
+    let parameters = "parameters: { access_type: offline }\n      idle: 30m";
+    let checked = World::with("doorward.yaml", "idle: 30m", parameters).load().unwrap();
+    let login = checked.issuers.iter().find_map(|issuer| issuer.login.as_ref()).unwrap();
+    assert_eq!(login.parameters, [("access_type".to_owned(), "offline".to_owned())]);
+}

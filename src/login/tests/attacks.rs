@@ -125,6 +125,8 @@ async fn an_id_token_that_does_not_hold_is_refused() {
         ("another token type", header("typ", json!("logout+jwt"))),
         ("an access token", header("typ", json!("at+jwt"))),
         ("another key", header("kid", json!("k9"))),
+        ("a claim twice", Box::new(|mode| mode.before_claims = r#""groups":["admins"],"#)),
+        ("too large", claim("groups", json!("x".repeat(16 * 1024)))),
         ("signed by a stranger", Box::new(|mode| mode.sign_with_stranger = true)),
     ];
     let world = World::new().await;

@@ -2,12 +2,6 @@
 
 use super::*;
 use crate::login::testing::HOUR;
-use crate::target::{RequestTarget, Target};
-
-fn target(method: Method, path: &str) -> Target {
-    let request = Request::builder().method(method).uri(path).header("host", "own.test").body(()).unwrap();
-    RequestTarget::of(&request.into_parts().0).unwrap().into_normal().unwrap()
-}
 
 #[tokio::test]
 async fn a_login_leads_back_to_the_page_with_a_session() {
@@ -17,7 +11,7 @@ async fn a_login_leads_back_to_the_page_with_a_session() {
     let principal = world.ask(&browser).await.unwrap();
     assert_eq!((&**principal.id(), principal.evidence), ("okta|alice", EvidenceKind::Session));
     assert_eq!(world.happened(), [(SessionEventKind::Started, "ok")]);
-    let event = world.events.lock().unwrap()[0].clone();
+    let event = world.events.lock().unwrap().events[0].clone();
     assert_eq!((&*event.issuer, &**event.principal.unwrap().id()), ("okta", "okta|alice"));
     assert_eq!(browser.login_cookies(), [""; 0], "the attempt's cookie is gone");
 }
@@ -136,17 +130,18 @@ async fn metadata_is_fetched_once_an_hour_and_the_last_good_serves_meanwhile() {
 async fn a_new_signing_key_is_found_at_once_but_asked_for_at_most_every_thirty_seconds() {
     let (world, mut browser) = (World::new().await, Browser::default());
     world.log_in(&mut browser, "").await;
+    let before = world.issuer.calls(|calls| calls.keys);
     world.issuer.rotate_keys();
     world.log_in(&mut browser, "").await;
-    assert_eq!(world.issuer.calls(|calls| calls.discovery), 2);
+    assert_eq!(world.issuer.calls(|calls| calls.keys), before + 1);
 
     world.issuer.rotate_keys();
     let callback = world.issuer.authorize(&world.begin(&mut browser, "").await);
     assert_eq!(world.get(&mut browser, &callback).await.status(), 502);
-    assert_eq!(world.issuer.calls(|calls| calls.discovery), 2, "the issuer is not asked by every login");
+    assert_eq!(world.issuer.calls(|calls| calls.keys), before + 1, "the issuer is not asked by every login");
     world.clock.advance(Duration::from_secs(30));
     world.log_in(&mut browser, "again=1").await;
-    assert_eq!(world.issuer.calls(|calls| calls.discovery), 3);
+    assert_eq!(world.issuer.calls(|calls| calls.keys), before + 2);
 }
 
 #[tokio::test]
@@ -188,6 +183,8 @@ async fn only_a_browser_that_navigates_is_sent_to_log_in() {
     let html = ("accept", "text/html,*/*");
     assert_eq!(sent(Method::GET, &[html]), expected);
     assert_eq!(sent(Method::HEAD, &[("sec-fetch-mode", "navigate")]), expected);
+    let own_word = [("sec-fetch-mode", "navigate"), ("authorization", "Basic x")];
+    assert_eq!(sent(Method::GET, &own_word), expected, "a browser may remember a password");
     for pairs in [
         &[("accept", "application/json")][..],
         &[],
@@ -195,6 +192,7 @@ async fn only_a_browser_that_navigates_is_sent_to_log_in() {
         &[html, ("sec-fetch-mode", "cors")],
         &[html, ("upgrade", "websocket")],
         &[html, ("content-type", "application/grpc")],
+        &[html, ("authorization", "Bearer x.y.z")],
     ] {
         assert_eq!(sent(Method::GET, pairs), None, "{pairs:?}");
     }
@@ -245,4 +243,60 @@ async fn logins_that_lead_nowhere_stop_after_three() {
     world.begin(&mut browser, "return_to=/loop&again=1").await;
     world.clock.advance(Duration::from_secs(61));
     world.log_in(&mut browser, "return_to=/loop").await;
+}
+
+#[tokio::test]
+async fn an_address_too_long_to_come_back_to_still_leads_to_the_login() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    let mut headers = HeaderMap::new();
+    headers.insert("sec-fetch-mode", "navigate".parse().unwrap());
+    let peer = peer();
+    for (length, kept) in [(2000, true), (3000, false), (9000, false)] {
+        let target = target(Method::GET, &format!("/a?{}", "/".repeat(length)));
+        let presented = world.presented(&Method::GET, &headers, &peer);
+        let login = world.login.redirect_for(&presented, &target, LoginReason::Unauthenticated).unwrap();
+        assert_eq!(location(&login).contains("return_to="), kept, "{length}");
+        let url = location(&world.get(&mut browser, &location(&login)).await);
+        assert!(url.starts_with(&world.issuer.url), "{length}: {url}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_cannot_be_recorded_is_none() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.log_in(&mut browser, "").await;
+    let before = browser.session_cookies();
+    let callback = world.issuer.authorize(&world.begin(&mut browser, "").await);
+    world.events.lock().unwrap().full = true;
+    let answer = world.get(&mut browser, &callback).await;
+    assert_eq!(answer.status(), 503);
+    assert!(text(answer).await.contains("audit_queue_full"));
+    assert_eq!(browser.session_cookies(), before);
+    assert!(world.ask(&browser).await.is_ok(), "the session that was there goes on");
+}
+
+#[tokio::test]
+async fn a_login_that_is_recent_enough_by_the_issuers_clock_leads_to_the_page() {
+    for (seconds_off, taken) in [(15, true), (45, false)] {
+        let (mut world, mut browser) = (World::new().await, Browser::default());
+        let at = world.clock.now().unix_seconds() - 60 - seconds_off;
+        world.route.login.max_age = Some(Duration::from_secs(60));
+        world.issuer.set(|mode| drop(mode.claims.insert("auth_time".into(), at.into())));
+        let callback = world.issuer.authorize(&world.begin(&mut browser, "max_age=60").await);
+        let status = world.get(&mut browser, &callback).await.status().as_u16();
+        assert_eq!(status == 303, taken, "{seconds_off} s");
+        assert_eq!(world.ask(&browser).await.is_ok(), taken, "{seconds_off} s");
+    }
+}
+
+#[tokio::test]
+async fn what_an_issuer_wants_besides_goes_with_the_authorization_request() {
+    let (mut world, mut browser) = (World::new().await, Browser::default());
+    let parameters = [("access_type", "offline"), ("prompt", "consent")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    world.reload(vec![LoginIssuerSettings { parameters, ..world.settings() }]);
+    let url = world.begin(&mut browser, "").await;
+    assert!(url.contains("access_type=offline") && url.contains("prompt=consent"), "{url}");
+    let url = world.begin(&mut browser, "prompt=login").await;
+    assert!(url.contains("prompt=login") && !url.contains("consent"), "one prompt at a time: {url}");
 }

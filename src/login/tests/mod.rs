@@ -17,10 +17,12 @@ use serde_json::{Map, Value};
 use super::testing::{TestIssuer, route, seconds};
 use super::*;
 use crate::clock::Clock;
+use crate::identity::keys::{KeySource, KeyStoreSettings};
 use crate::identity::{IdentityVerifier, Presented, PrincipalKind};
 use crate::outbound::{OutboundClient, OutboundSettings};
 use crate::peer::{Downstream, Peer, Scheme, Transport};
 use crate::route::{EvidenceKind, Route};
+use crate::target::{RequestTarget, Target};
 
 /// Doorward's login, an issuer, and what happened.
 struct World {
@@ -29,8 +31,15 @@ struct World {
     issuer: TestIssuer,
     state: Arc<LoginState>,
     login: Arc<Login>,
-    events: Arc<Mutex<Vec<SessionEvent>>>,
+    events: Arc<Mutex<Records>>,
     route: Route,
+}
+
+/// What was put on record, and whether there is room for more.
+#[derive(Default)]
+struct Records {
+    events: Vec<SessionEvent>,
+    full: bool,
 }
 
 /// A browser: its jar.
@@ -42,7 +51,7 @@ impl World {
         let clock = Clock::system();
         let issuer = TestIssuer::start(clock.clone()).await;
         let home = tempfile::tempdir().unwrap();
-        let events = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::default();
         let (state, login) = open(&home, &clock, &issuer, &events);
         Self { home, clock, issuer, state, login, events, route: route() }
     }
@@ -112,7 +121,11 @@ impl World {
         if !verifier.presents(&presented)? {
             return Err(IdentityError::Missing);
         }
-        verifier.verify(presented).await
+        let principal = verifier.verify(presented).await?;
+        // As the line goes on.
+        let leeway = self.login.leeway(&principal.issuer);
+        let enough = meets(&self.route.login, &principal, leeway, self.clock.now());
+        if enough { Ok(principal) } else { Err(IdentityError::StepUp) }
     }
 
     fn presented<'a>(&'a self, method: &'a Method, headers: &'a HeaderMap, peer: &'a Peer) -> Presented<'a> {
@@ -125,13 +138,21 @@ impl World {
         let principal = self.ask(browser).await?;
         let mut headers = HeaderMap::new();
         browser.send(&mut headers);
-        let set = SessionVerifier::new(self.login.clone()).set_cookies(&headers, self.clock.now());
+        let verifier = SessionVerifier::new(self.login.clone());
+        let set = verifier.set_cookies(&verifier.shown(&headers), self.clock.now());
         browser.take(set.iter());
         Ok(principal)
     }
 
+    /// Waits for the end of every refresh that runs.
+    async fn settle(&self) {
+        self.state.tasks.close();
+        self.state.tasks.wait().await;
+        self.state.tasks.reopen();
+    }
+
     fn happened(&self) -> Vec<(SessionEventKind, &'static str)> {
-        self.events.lock().unwrap().iter().map(|event| (event.kind, event.reason)).collect()
+        self.events.lock().unwrap().events.iter().map(|event| (event.kind, event.reason)).collect()
     }
 }
 
@@ -139,10 +160,17 @@ fn open(
     home: &tempfile::TempDir,
     clock: &Clock,
     issuer: &TestIssuer,
-    events: &Arc<Mutex<Vec<SessionEvent>>>,
+    events: &Arc<Mutex<Records>>,
 ) -> (Arc<LoginState>, Arc<Login>) {
     let events = events.clone();
-    let told: SessionEvents = Arc::new(move |event| events.lock().unwrap().push(event));
+    let told: SessionEvents = Arc::new(move |event| {
+        let mut records = events.lock().unwrap();
+        if records.full {
+            return Err(EventRefused);
+        }
+        records.events.push(event);
+        Ok(())
+    });
     let state = LoginState::open(LoginStateSettings::new(home.path().into()), clock.clone(), told).unwrap();
     let issuers = vec![issuer_settings("okta", issuer)];
     let settings = LoginSettings { external_origin: "https://own.test".into(), issuers };
@@ -151,6 +179,7 @@ fn open(
 }
 
 fn issuer_settings(name: &str, issuer: &TestIssuer) -> LoginIssuerSettings {
+    let keys = KeyStoreSettings::new(name, KeySource::JwksUri(format!("{}/jwks", issuer.url)));
     LoginIssuerSettings {
         name: name.into(),
         issuer_url: issuer.url.clone(),
@@ -159,6 +188,7 @@ fn issuer_settings(name: &str, issuer: &TestIssuer) -> LoginIssuerSettings {
         scopes: vec!["openid".into(), "offline_access".into()],
         parameters: Vec::new(),
         algorithms: vec!["ES256".into()],
+        keys: Arc::new(KeyStore::new(keys, issuer.clock.clone()).unwrap()),
         leeway: Duration::from_secs(30),
         idle: Duration::from_secs(30 * 60),
         longest: Duration::from_secs(12 * 3600),
@@ -194,6 +224,11 @@ fn project(claims: &Map<String, Value>) -> Result<VerifiedIdentity, IdentityErro
         claims: claims.clone(),
         fingerprint: [0; 32],
     })
+}
+
+fn target(method: Method, path: &str) -> Target {
+    let request = Request::builder().method(method).uri(path).header("host", "own.test").body(()).unwrap();
+    RequestTarget::of(&request.into_parts().0).unwrap().into_normal().unwrap()
 }
 
 fn peer() -> Peer {

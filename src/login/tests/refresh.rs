@@ -27,8 +27,15 @@ async fn fifty_parallel_requests_make_one_refresh_and_all_see_the_new_claims() {
     assert_eq!(world.issuer.calls(|calls| calls.refresh), 1);
 }
 
-/// A session in use whose claims end within a minute.
+/// A session in use whose claims have just ended: whoever asks waits for the refresh.
 async fn aged(world: &World) -> Browser {
+    let browser = ageing(world).await;
+    world.clock.advance(Duration::from_secs(60));
+    browser
+}
+
+/// A session in use whose claims end within a minute.
+async fn ageing(world: &World) -> Browser {
     let mut browser = Browser::default();
     world.log_in(&mut browser, "").await;
     world.clock.advance(Duration::from_secs(25 * 60));
@@ -49,9 +56,11 @@ async fn claims_that_live_for_seconds_are_refreshed_half_way_but_not_by_every_re
     world.clock.advance(Duration::from_secs(10));
     for _ in 0..3 {
         world.ask(&browser).await.unwrap();
+        world.settle().await;
     }
     world.clock.advance(Duration::from_secs(20));
     world.ask(&browser).await.unwrap();
+    world.settle().await;
     assert_eq!(world.issuer.calls(|calls| calls.refresh), 1);
 }
 
@@ -72,9 +81,9 @@ async fn a_caller_that_hangs_up_does_not_stop_the_refresh() {
 async fn a_spent_refresh_token_ends_the_session_for_good() {
     let mut world = World::new().await;
     let browser = aged(&world).await;
-    world.issuer.set(|mode| mode.invalid_grant = true);
+    world.issuer.set(|mode| mode.refuse_refresh = Some((400, "invalid_grant")));
     assert_eq!(code(&world.ask(&browser).await), "session_ended");
-    world.issuer.set(|mode| mode.invalid_grant = false);
+    world.issuer.set(|mode| mode.refuse_refresh = None);
     assert_eq!(code(&world.ask(&browser).await), "session_ended");
     assert_eq!(world.issuer.calls(|calls| calls.refresh), 1, "never asked again");
     assert_eq!(world.happened().last(), Some(&(SessionEventKind::Ended, "invalid_grant")));
@@ -163,7 +172,7 @@ async fn another_subject_or_a_suspended_account_ends_the_session() {
 async fn without_a_refresh_token_a_session_ends_with_its_claims() {
     let world = World::new().await;
     world.issuer.set(|mode| mode.no_refresh_token = true);
-    let mut browser = aged(&world).await;
+    let mut browser = ageing(&world).await;
     world.visit(&mut browser).await.unwrap();
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(code(&world.ask(&browser).await), "session_expired");
@@ -185,4 +194,124 @@ async fn a_logout_during_a_refresh_wins() {
     let (answer, ()) = tokio::join!(asked, logout);
     assert_eq!(code(&answer), "session_ended");
     assert_eq!(code(&world.ask(&browser).await), "session_ended");
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_with_an_unknown_key_is_not_lost() {
+    let mut world = World::new().await;
+    let browser = aged(&world).await;
+    world.issuer.rotate_keys();
+    world.issuer.set(|mode| mode.keys_down = true);
+    assert_eq!(world.ask(&browser).await.unwrap().groups, ["generation-2"], "the claims hold on");
+    world.restart().await;
+    world.issuer.set(|mode| mode.keys_down = false);
+    world.clock.advance(Duration::from_secs(10));
+    assert_ne!(world.ask(&browser).await.unwrap().groups, ["generation-2"], "the rotated token serves");
+    assert_eq!(world.issuer.calls(|calls| calls.refresh), 2);
+}
+
+#[tokio::test]
+async fn a_second_new_key_within_half_a_minute_ends_no_session() {
+    let world = World::new().await;
+    let (one, mut other) = (ageing(&world).await, Browser::default());
+    let groups = async || {
+        world.ask(&one).await.unwrap();
+        world.settle().await;
+        world.ask(&one).await.unwrap().groups.clone()
+    };
+    world.issuer.rotate_keys();
+    world.log_in(&mut other, "").await;
+    world.issuer.rotate_keys();
+    assert_eq!(groups().await, ["generation-2"], "its key is asked for later");
+    world.clock.advance(Duration::from_secs(31));
+    assert_ne!(groups().await, ["generation-2"]);
+    assert_eq!(world.issuer.calls(|calls| calls.refresh), 2);
+}
+
+#[tokio::test]
+async fn what_an_issuer_refuses_for_good_ends_the_session_and_its_own_trouble_does_not() {
+    for error in ["interaction_required", "login_required", "consent_required", "access_denied", "invalid_scope"] {
+        let world = World::new().await;
+        let browser = aged(&world).await;
+        world.issuer.set(|mode| mode.refuse_refresh = Some((400, error)));
+        assert_eq!(code(&world.ask(&browser).await), "session_ended", "{error}");
+        assert_eq!(world.happened().last(), Some(&(SessionEventKind::Ended, "refresh_refused")), "{error}");
+    }
+    for refusal in [
+        (401, "invalid_client"),
+        (400, "temporarily_unavailable"),
+        (400, "server_error"),
+        (500, "access_denied"),
+        (429, "access_denied"),
+    ] {
+        let world = World::new().await;
+        let browser = aged(&world).await;
+        world.issuer.set(|mode| mode.refuse_refresh = Some(refusal));
+        assert_eq!(code(&world.ask(&browser).await), "ok", "{refusal:?}");
+        world.issuer.set(|mode| mode.refuse_refresh = None);
+        world.clock.advance(Duration::from_secs(10));
+        assert_ne!(world.ask(&browser).await.unwrap().groups, ["generation-2"], "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_that_hangs_holds_nobody_up_while_the_claims_hold() {
+    let world = World::new().await;
+    let browser = ageing(&world).await;
+    let gate = Arc::new(Semaphore::new(0));
+    world.issuer.inner.lock().unwrap().gate = Some(gate.clone());
+    let asked = world.ask(&browser);
+    tokio::pin!(asked);
+    let answer = tokio::select! {
+        answer = &mut asked => answer,
+        () = world.issuer.refresh_asked.notified() => {
+            // From here on time passes only while everybody waits.
+            tokio::time::pause();
+            let began = tokio::time::Instant::now();
+            let answer = asked.await;
+            assert!(began.elapsed() <= Duration::from_secs(1), "it waited {:?}", began.elapsed());
+            tokio::time::resume();
+            answer
+        }
+    };
+    assert_eq!(answer.unwrap().groups, ["generation-2"]);
+    gate.add_permits(1);
+    world.settle().await;
+    assert_ne!(world.ask(&browser).await.unwrap().groups, ["generation-2"], "the refresh went on");
+    assert_eq!(world.issuer.calls(|calls| calls.refresh), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_begins_a_minute_before_the_claims_end_and_not_sooner() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.issuer.set(|mode| mode.lifetime = Some(600));
+    world.log_in(&mut browser, "").await;
+    let until = world.clock.now().plus(Duration::from_secs(600));
+    let refreshes = async |seconds_before: u64| {
+        let wait = until.minus(Duration::from_secs(seconds_before)).since(world.clock.now());
+        world.clock.advance(wait);
+        world.ask(&browser).await.unwrap();
+        world.settle().await;
+        world.issuer.calls(|calls| calls.refresh)
+    };
+    assert_eq!(refreshes(62).await, 0);
+    assert_eq!(refreshes(59).await, 1);
+}
+
+#[tokio::test]
+async fn no_token_of_a_session_goes_to_another_issuer_or_client_of_the_same_name() {
+    let mut world = World::new().await;
+    let mut browser = aged(&world).await;
+    let stranger = TestIssuer::start(world.clock.clone()).await;
+    for elsewhere in
+        [LoginIssuerSettings { client_id: "another".into(), ..world.settings() }, issuer_settings("okta", &stranger)]
+    {
+        world.reload(vec![elsewhere]);
+        assert_eq!(code(&world.ask(&browser).await), "session_invalid");
+    }
+    assert_eq!(world.issuer.calls(|calls| calls.refresh) + stranger.calls(|calls| calls.refresh), 0);
+    let form = [("sec-fetch-site", "same-origin")];
+    let answer = world.send(&mut browser, Method::POST, "/.doorward/logout", &form).await;
+    assert_eq!(location(&answer), "https://own.test/.doorward/signed-out", "nor the ID token");
+    assert_eq!(stranger.calls(|calls| calls.discovery), 0);
 }

@@ -1,6 +1,8 @@
 //! The session cookie as evidence.
 
 use super::*;
+use crate::login::session::SessionCookie;
+use crate::login::store::Facts;
 use crate::login::testing::HOUR;
 
 const SESSION: &str = "__Host-doorward";
@@ -224,13 +226,13 @@ async fn a_shorter_session_leaves_no_chunk_of_a_longer_one() {
 
 #[tokio::test]
 async fn claims_that_fit_no_cookie_stay_on_the_server() {
-    let (mut world, mut browser) = (World::new().await, Browser::default());
+    let world = World::new().await;
     let many: Vec<Value> = (0..2000).map(|number| format!("group-{number:08}").into()).collect();
-    world.issuer.set(|mode| drop(mode.claims.insert("groups".into(), many.into())));
-    world.log_in(&mut browser, "").await;
-    assert_eq!(browser.session_cookies().len(), 1);
-    world.restart().await;
-    assert_eq!(world.ask(&browser).await.unwrap().groups.len(), 2000);
+    let (now, claims) = (world.clock.now(), Map::from_iter([("groups".to_owned(), many.into())]));
+    let facts = Some(Arc::new(Facts { claims, began_at: now }));
+    let (sealed_at, idle_ends_at) = (now, now.plus(HOUR));
+    let cookie = SessionCookie { id: "x".into(), issuer: "okta".into(), generation: 1, sealed_at, idle_ends_at, facts };
+    assert!(world.login.seal_cookie(&cookie).unwrap().len() < 400);
 }
 
 #[tokio::test]
@@ -246,4 +248,58 @@ async fn a_cookie_is_no_evidence_for_another_sites_request() {
     assert_eq!(post(&[("origin", "https://evil.test")]).await, "cross_origin");
     assert_eq!(post(&[("origin", "null")]).await, "cross_origin");
     assert_eq!(post(&[]).await, "cross_origin");
+}
+
+#[tokio::test]
+async fn a_browser_whose_session_cannot_be_confirmed_any_more_goes_to_the_login() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.log_in(&mut browser, "").await;
+    let sent = |browser: &Browser, mode: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("sec-fetch-mode", mode.parse().unwrap());
+        browser.send(&mut headers);
+        let (peer, target) = (peer(), target(Method::GET, "/a"));
+        let presented = world.presented(&Method::GET, &headers, &peer);
+        world.login.redirect_for(&presented, &target, LoginReason::Unconfirmed).map(|found| location(&found))
+    };
+    assert_eq!(sent(&browser, "navigate"), Some("/.doorward/login?issuer=okta&return_to=%2Fa".to_owned()));
+    assert_eq!(sent(&browser, "cors"), None, "a script is told that the issuer is away");
+    assert_eq!(sent(&Browser::default(), "navigate"), None, "without a session it is something else that is away");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_after_a_new_login_leaves_its_session_alone() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.log_in(&mut browser, "").await;
+    let poll = browser.clone();
+    world.clock.advance(Duration::from_secs(6 * 60));
+    let verifier = SessionVerifier::new(world.login.clone());
+    let mut headers = HeaderMap::new();
+    poll.send(&mut headers);
+    let shown = verifier.shown(&headers);
+    assert!(!verifier.set_cookies(&shown, world.clock.now()).is_empty(), "it is time for a new cookie");
+    world.log_in(&mut browser, "").await;
+    assert_eq!(code(&world.ask(&poll).await), "ok", "what is under way may end well");
+    assert!(verifier.set_cookies(&shown, world.clock.now()).is_empty(), "it would replace the newer session's cookie");
+    assert_eq!(world.happened()[1..], [(SessionEventKind::Started, "ok"), (SessionEventKind::Ended, "replaced")]);
+}
+
+#[tokio::test]
+async fn upkeep_replaces_the_sealing_key_and_keeps_the_old_one_for_what_it_sealed() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    let keys = || std::fs::read_to_string(world.home.path().join("login/keys.json")).unwrap();
+    world.log_in(&mut browser, "").await;
+    let first = keys();
+    world.state.upkeep();
+    assert_eq!(keys(), first, "not before a week has passed");
+    world.clock.advance(7 * 24 * HOUR);
+    world.log_in(&mut browser, "").await;
+    let sealed_before = browser.clone();
+    world.state.upkeep();
+    assert_ne!(keys(), first);
+    assert!(world.ask(&sealed_before).await.is_ok(), "the old key opens");
+    world.clock.advance(25 * HOUR);
+    world.state.upkeep();
+    let parsed: Value = serde_json::from_str(&keys()).unwrap();
+    assert_eq!(parsed["keys"].as_array().unwrap().len(), 1, "and goes once nothing of it can be valid");
 }

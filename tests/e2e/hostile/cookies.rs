@@ -103,14 +103,18 @@ async fn a_copied_cookie_ends_with_its_session() {
 }
 
 #[tokio::test]
-async fn signing_in_again_gives_another_session() {
+async fn a_session_that_somebody_planted_does_not_become_the_victims() {
     let mut world = signed_in().await;
-    let first = own_cookies(&mut world.browser).await;
-    world.browser.clear_cookies().await;
-    world.browser.goto(&format!("{ORIGIN}/app/start")).await;
-    world.browser.sign_in("alice").await;
-    let second = own_cookies(&mut world.browser).await;
-    assert!(first.iter().all(|cookie| !second.contains(cookie)), "a cookie was used again");
+    let planted = own_cookies(&mut world.browser).await;
+    assert_eq!(status(&world.gate, &header(&planted)).await, 200, "the attacker's session, in the victim's browser");
+    world.browser.goto(&format!("{ORIGIN}/.doorward/login?return_to=/app/start&prompt=login")).await;
+    assert_eq!(world.browser.sign_in("bob").await.url, format!("{ORIGIN}/app/start"));
+    let own = own_cookies(&mut world.browser).await;
+    assert!(planted.iter().all(|cookie| !own.contains(cookie)), "a cookie was used again");
+    assert_eq!(status(&world.gate, &header(&own)).await, 403, "bob may do nothing here");
+    assert_eq!(status(&world.gate, &header(&planted)).await, 401, "and whoever planted it has lost it");
+    let ended = world.gate.audited("the end", |record| record.event() == "session.ended").await;
+    assert_eq!((ended.text("reason"), ended.text("principal.subject")), ("replaced", "alice"));
 }
 
 #[tokio::test]

@@ -76,23 +76,26 @@ async fn the_login_sends_the_browser_back_to_the_configured_origin_whatever_host
 #[tokio::test]
 async fn a_callback_without_its_login_cookie_or_with_another_state_is_refused() {
     let (provider, upstream, gate) = world().await;
-    let begun = gate.begin_login("/app/x", "").await;
-    let to = destination(&begun).unwrap();
-    let state = to.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
-    let cookie = begun.set_cookies()[0].split(';').next().unwrap().to_owned();
     let issuer = provider.url();
     let tokens = provider.count("token").await;
-    for (what, query, cookie) in [
-        ("no cookie", format!("code=x&state={state}&iss={issuer}"), ""),
-        ("another state", format!("code=x&state=other&iss={issuer}"), cookie.as_str()),
-        ("no state", format!("code=x&iss={issuer}"), cookie.as_str()),
-        ("two states", format!("code=x&state={state}&state={state}&iss={issuer}"), cookie.as_str()),
-        ("another issuer (mix-up)", format!("code=x&state={state}&iss=https://evil.test"), cookie.as_str()),
-        ("no issuer where the provider gives one", format!("code=x&state={state}"), cookie.as_str()),
+    for (what, query, with_cookie, code) in [
+        ("no cookie", format!("code=x&state=STATE&iss={issuer}"), false, "login_state"),
+        ("another state", format!("code=x&state=other&iss={issuer}"), true, "login_state"),
+        ("no state", format!("code=x&iss={issuer}"), true, "login_state"),
+        ("two states", format!("code=x&state=STATE&state=STATE&iss={issuer}"), true, "login_state"),
+        ("another issuer (mix-up)", "code=x&state=STATE&iss=https://evil.test".to_owned(), true, "login_issuer"),
+        ("no issuer where the provider gives one", "code=x&state=STATE".to_owned(), true, "login_issuer"),
     ] {
-        let answer =
-            gate.get(&format!("/.doorward/callback?{query}")).navigation().header("cookie", cookie).send().await;
+        // A login of its own each: a state that an earlier case used up would be refused for that.
+        let begun = gate.begin_login("/app/x", "").await;
+        let to = destination(&begun).unwrap();
+        let state = to.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+        let cookie = begun.set_cookies()[0].split(';').next().unwrap().to_owned();
+        let cookie = if with_cookie { cookie.as_str() } else { "" };
+        let path = format!("/.doorward/callback?{}", query.replace("STATE", &state));
+        let answer = gate.get(&path).navigation().header("cookie", cookie).send().await;
         assert!(answer.status.is_client_error(), "{what}: {answer:?}");
+        assert!(answer.text().contains(code), "{what}: {}", answer.text());
         assert!(
             answer.set_cookies().iter().all(|cookie| cookie.contains("login") || cookie.contains("Max-Age=0")),
             "{what}"

@@ -64,10 +64,25 @@ impl RunningGate {
         (status.code().expect("an exit code, not a signal"), log(folder.path()))
     }
 
+    /// Starts a second gate over the same files and state, which must refuse; returns its exit code and the log.
+    pub(crate) async fn rival_refuses(&self) -> (i32, String) {
+        Self::refusal(&self.folder).await
+    }
+
     /// Stops the gate by SIGTERM and starts it again with the same files, state and port.
     pub(crate) async fn restart(mut self) -> Self {
         self.terminate().await;
         assert!(self.exit().await.success(), "the gate did not stop well");
+        self.start_again().await
+    }
+
+    /// Ends the gate by SIGKILL and starts it again with the same files, state and port.
+    pub(crate) async fn crash(mut self) -> Self {
+        self.child.kill().await.unwrap();
+        self.start_again().await
+    }
+
+    async fn start_again(mut self) -> Self {
         let mut config: Value = serde_json::from_str(&self.read("doorward.yaml")).unwrap();
         config["listeners"]["public"]["address"] = self.address.to_string().into();
         self.write("doorward.yaml", &format!("{config}\n"));
