@@ -46,7 +46,7 @@ pub(super) fn path(scope: &Scope<'_>, path: &Placed<String>, mode: &PathMode) ->
     };
     let dots = literal.split('/').any(|segment| matches!(segment, "." | ".."));
     let doubled = !opaque && literal.contains("//");
-    if !literal.bytes().all(good) || dots || doubled || (!opaque && !escapes_are_normal(&literal)) {
+    if !literal.bytes().all(good) || dots || doubled || !escapes_are_normal(&literal) {
         let message = format!("no request can have the path `{}`", path.value);
         let help = "write it in normal form: no `//`, no dot segments, no query, other characters as `%C3%A9`";
         scope.refuse("route_path", path.place, message, help);

@@ -321,6 +321,13 @@ fn a_path_is_one_that_requests_can_have() {
     assert!(World::with("policies/rules.yaml", path, opaque).load().is_ok());
     spoiled(
         path,
+        "path: /a%2fb\n    path_mode: { opaque: { reason: object names hold anything } }",
+        "17:11 route_path",
+        "no request can have the path `/a%2fb`",
+        "write it in normal form: no `//`, no dot segments, no query, other characters as `%C3%A9`",
+    );
+    spoiled(
+        path,
         "path: /a\n    path_mode: { opaque: { reason: x } }",
         "18:36 reason",
         "the reason says too little",
