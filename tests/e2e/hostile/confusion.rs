@@ -105,7 +105,8 @@ async fn an_opaque_route_is_no_way_around_a_narrower_one() {
 
 #[tokio::test]
 async fn an_opaque_route_is_no_way_around_another_opaque_one() {
-    let opaque = |path: &str| json!({ "path": path, "path_mode": { "opaque": { "reason": "package names hold %2F" } } });
+    let opaque =
+        |path: &str| json!({ "path": path, "path_mode": { "opaque": { "reason": "package names hold %2F" } } });
     let world = World::changed(|gate| {
         gate.route("npm", opaque("/npm/{*rest}"))
             .route("users", opaque("/npm/-/user/{*rest}"))
