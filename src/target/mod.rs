@@ -369,8 +369,9 @@ mod tests {
 
     #[test]
     fn a_long_path_with_too_many_readings_is_ambiguous() {
-        let long = format!("/{}", "a;%2f%253bx%253fy%5c".repeat(3000));
-        assert_eq!(target(&long, &["a"]).unwrap().other_readings(), Err(TargetError::PathAmbiguous));
+        let long = format!("/{}", "aaaaaaaaaaaaaaaaaaaaaaaaa%253b;/".repeat(1900));
+        let readings = target(&long, &["a"]).unwrap().other_readings();
+        assert_eq!(readings.map(|readings| readings.len()), Err(TargetError::PathAmbiguous));
     }
 
     proptest! {
