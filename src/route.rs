@@ -2,6 +2,8 @@
 //!
 //! A [`Route`] is plain data; the parts that serve it (upstream, credential) hang on it in the snapshot.
 
+mod precedence;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::target::{RequestTarget, Target, TargetError};
+
+use precedence::Precedence;
 
 /// A way of showing who one is. Two kinds on one request are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,6 +180,14 @@ pub struct Route {
     pub limits: RouteLimits,
 }
 
+impl Route {
+    /// Whether its paths are raw bytes.
+    #[must_use]
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.path_mode, PathMode::Opaque { .. })
+    }
+}
+
 /// Which hosts a route serves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
@@ -245,6 +257,8 @@ pub struct Router {
     below: HashMap<Arc<str>, PathTable>,
     any: Option<PathTable>,
     routes: Vec<Arc<Route>>,
+    /// How exact each route's pattern is, by its index.
+    precedence: Vec<Precedence>,
 }
 
 #[derive(Default)]
@@ -267,6 +281,7 @@ impl Router {
         let mut router = Self::default();
         let mut faults = Vec::new();
         let patterns: Vec<_> = routes.iter().map(|route| (route.host.clone(), route.path.clone())).collect();
+        router.precedence = patterns.iter().map(|(_, path)| Precedence::of(path)).collect();
         router.routes = routes.into_iter().map(Arc::new).collect();
         for (index, (host, path)) in patterns.iter().enumerate() {
             if let Err(fault) = router.table_of(host).insert(path, index) {
@@ -300,48 +315,56 @@ impl Router {
     ///
     /// A route with opaque paths is matched by raw bytes only, any other by the normal form only: a path that
     /// would reach an opaque route by its normal form alone is ambiguous. So is one that an upstream could read as a
-    /// path of another route, unless that one's paths are opaque too.
+    /// path of another route. A path that is a more exact route's but for its last slash is refused as well: many
+    /// frameworks serve both alike. Letter case always tells paths apart.
     ///
     /// # Errors
-    /// [`TargetError::PathAmbiguous`]. `Ok(None)` is: no such route.
+    /// [`TargetError::PathAmbiguous`], [`TargetError::LastSlash`]. `Ok(None)` is: no such route.
     pub fn find(&self, request: RequestTarget) -> Result<Option<RouteMatch>, TargetError> {
         let Some(table) = self.table(request.host()) else { return Ok(None) };
-        let readings = request.other_readings();
-        // A lax upstream must not read the path as one of a route whose callers were promised strictness.
-        let is_only_reading = |index: usize| {
-            let found = readings.iter().filter_map(|path| self.index_of(table, path));
-            found.filter(|found| *found != index).all(|found| self.is_opaque(found))
-        };
+        let readings = request.other_readings()?;
         if let Some(found) = self.look(table, request.raw_path())
-            && matches!(found.route.path_mode, PathMode::Opaque { .. })
+            && found.route.is_opaque()
         {
-            if !is_only_reading(found.route.index) {
-                return Err(TargetError::PathAmbiguous);
-            }
+            self.check_readings(table, found.route.index, request.raw_path(), &readings)?;
             let (route, parameters) = found.kept();
             return Ok(Some(RouteMatch { route, parameters, target: request.into_opaque() }));
         }
         let target = request.into_normal()?;
-        match self.look(table, target.path()) {
-            None => Ok(None),
-            Some(found)
-                if matches!(found.route.path_mode, PathMode::Opaque { .. }) || !is_only_reading(found.route.index) =>
-            {
-                Err(TargetError::PathAmbiguous)
-            }
-            Some(found) => {
-                let (route, parameters) = found.kept();
-                Ok(Some(RouteMatch { route, target, parameters }))
-            }
+        let Some(found) = self.look(table, target.path()) else { return Ok(None) };
+        if found.route.is_opaque() {
+            return Err(TargetError::PathAmbiguous);
         }
+        self.check_readings(table, found.route.index, target.path(), &readings)?;
+        let (route, parameters) = found.kept();
+        Ok(Some(RouteMatch { route, target, parameters }))
     }
 
-    fn index_of(&self, table: &PathTable, path: &str) -> Option<usize> {
-        table.paths.at(path).ok().map(|found| *found.value)
+    /// Refuses `path`, which the route at `index` catches, where a lax upstream could take it for another route's.
+    fn check_readings(
+        &self,
+        table: &PathTable,
+        index: usize,
+        path: &str,
+        readings: &[String],
+    ) -> Result<(), TargetError> {
+        if readings.iter().any(|reading| table.index_of(reading).is_some_and(|found| found != index)) {
+            return Err(TargetError::PathAmbiguous);
+        }
+        let mut paths = readings.iter().map(String::as_str).chain([path]);
+        if paths.any(|path| self.is_anothers_without_last_slash(table, index, path)) {
+            return Err(TargetError::LastSlash);
+        }
+        Ok(())
     }
 
-    fn is_opaque(&self, index: usize) -> bool {
-        self.routes.get(index).is_some_and(|route| matches!(route.path_mode, PathMode::Opaque { .. }))
+    /// Whether `path` with one slash more or less at its end belongs to a route that is more exact about it.
+    fn is_anothers_without_last_slash(&self, table: &PathTable, index: usize, path: &str) -> bool {
+        let other = match path.strip_suffix('/') {
+            Some(without) => table.index_of(without),
+            None => table.index_of(&format!("{path}/")),
+        };
+        other.is_some_and(|other| other != index && self.precedence.get(other) > self.precedence.get(index))
     }
 
     fn table(&self, host: &str) -> Option<&PathTable> {
@@ -380,6 +403,10 @@ impl Found<'_> {
 }
 
 impl PathTable {
+    fn index_of(&self, path: &str) -> Option<usize> {
+        self.paths.at(path).ok().map(|found| *found.value)
+    }
+
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is a fault of the pattern")]
     fn insert(&mut self, pattern: &str, index: usize) -> Result<(), RouteError> {
         if !pattern.starts_with('/') {
@@ -393,73 +420,4 @@ impl PathTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::Request;
-
-    fn route(index: usize, host: HostPattern, path: &str, path_mode: PathMode) -> Route {
-        Route {
-            name: format!("r{index}").into(),
-            index,
-            host,
-            path: path.into(),
-            path_mode,
-            environment: "production".into(),
-            tags: BTreeSet::new(),
-            access: Access::Authenticated(Accepts::default()),
-            login: LoginRequirement::default(),
-            cors: Cors::default(),
-            csrf_origins: BTreeSet::new(),
-            pass_authorization: None,
-            pass_cookies: None,
-            websocket: false,
-            identity_headers: None,
-            limits: RouteLimits::default(),
-        }
-    }
-
-    fn router() -> Router {
-        let opaque = PathMode::Opaque { reason: "package names hold slashes".into() };
-        let hosts = [HostPattern::Exact("a.test".into()), HostPattern::Below("test".into()), HostPattern::Any];
-        let [exact, below, any] = hosts;
-        Router::new(vec![
-            route(0, exact.clone(), "/api/{*rest}", PathMode::Normal),
-            route(1, exact.clone(), "/api/users/{id}", PathMode::Normal),
-            route(2, exact, "/npm/{*name}", opaque),
-            route(3, below, "/{*rest}", PathMode::Normal),
-            route(4, any, "/only", PathMode::Normal),
-        ])
-        .unwrap()
-    }
-
-    fn find(host: &str, path: &str) -> Result<Option<(usize, String)>, TargetError> {
-        let request = Request::get(path).header("host", host).body(()).unwrap();
-        let found = router().find(RequestTarget::of(&request.into_parts().0)?)?;
-        Ok(found.map(|found| (found.route.index, found.target.path().to_owned())))
-    }
-
-    #[test]
-    fn the_most_specific_host_and_path_win() {
-        assert_eq!(find("a.test", "/api/x/y").unwrap().unwrap().0, 0);
-        assert_eq!(find("a.test", "/api/").unwrap().unwrap().0, 0);
-        assert_eq!(find("A.test.", "/api/users/7").unwrap().unwrap().0, 1);
-        assert_eq!(find("x.y.test", "/api/x").unwrap().unwrap().0, 3);
-        assert_eq!(find("other", "/only").unwrap().unwrap().0, 4);
-        assert_eq!(find("a.test", "/only").unwrap(), None, "paths do not fall through to a wider host");
-        assert_eq!(find("test", "/x").unwrap(), None, "a name is not below itself");
-    }
-
-    #[test]
-    fn an_opaque_route_is_matched_by_raw_bytes_only() {
-        assert_eq!(find("a.test", "/npm/@a%2fb").unwrap().unwrap(), (2, "/npm/@a%2fb".to_owned()));
-        assert_eq!(find("a.test", "/%6epm/x").unwrap_err(), TargetError::PathAmbiguous);
-        assert_eq!(find("a.test", "/api/a%2fb").unwrap_err(), TargetError::PathAmbiguous);
-        assert_eq!(find("a.test", "/npm/..%2fx").unwrap_err(), TargetError::DotSegment);
-    }
-
-    #[test]
-    fn a_pattern_taken_twice_is_a_fault_of_the_second() {
-        let same = |index| route(index, HostPattern::Any, "/a/{id}", PathMode::Normal);
-        assert!(matches!(Router::new(vec![same(0), same(1)]).unwrap_err().as_slice(), [(1, RouteError::Conflict(_))]));
-    }
-}
+mod tests;

@@ -37,8 +37,8 @@ pub use state_lock::StateLockError;
 
 /// How long the last audit records may take to reach their destination.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
-/// How often signing keys are looked at.
-const KEY_UPKEEP: Duration = Duration::from_secs(60);
+/// How often signing keys and remembered callers are looked at.
+const CREDENTIAL_UPKEEP: Duration = Duration::from_secs(60);
 
 /// What the product is started with.
 #[derive(Debug, Default)]
@@ -149,7 +149,7 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     };
     reloader.announce(&checked);
     background.spawn(reloader.run(watcher));
-    background.spawn(rotate_keys(runtime.clone(), audit.clone()));
+    background.spawn(look_after_credentials(runtime.clone(), audit.clone()));
     if let Some(state) = runtime.login_state() {
         background.spawn(state.clone().run());
     }
@@ -237,13 +237,14 @@ fn admin_settings(configured: &checked::Admin) -> AdminSettings {
     AdminSettings { certificate_suffices: certificates && token.is_none(), token }
 }
 
-/// Replaces signing keys when they are due.
-async fn rotate_keys(runtime: Arc<Runtime>, audit: Audit) {
-    let Some(keys) = runtime.signing_keys().cloned() else { return };
-    let mut round = tokio::time::interval(KEY_UPKEEP);
+/// Lets go of callers who are gone, and replaces signing keys when they are due.
+async fn look_after_credentials(runtime: Arc<Runtime>, audit: Audit) {
+    let mut round = tokio::time::interval(CREDENTIAL_UPKEEP);
     loop {
         round.tick().await;
-        let (keys, now) = (keys.clone(), runtime.clock().now());
+        let now = runtime.clock().now();
+        runtime.forget_ended_callers(now);
+        let Some(keys) = runtime.signing_keys().cloned() else { continue };
         match tokio::task::spawn_blocking(move || keys.rotate_if_due(now)).await {
             Ok(Ok(rotations)) => {
                 for rotation in rotations {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -39,6 +40,7 @@ pub(super) struct Fixed {
     limits: checked::Limits,
     audit: checked::Audit,
     state_dir: Option<PathBuf>,
+    rotate_every: Option<Duration>,
     admin: Option<AdminGuard>,
 }
 
@@ -54,6 +56,7 @@ impl Fixed {
             limits: checked.limits.clone(),
             audit: checked.audit.clone(),
             state_dir: checked.state_dir.clone(),
+            rotate_every: checked.assertions.as_ref().map(|assertions| assertions.rotate_every),
             admin: checked.admin.as_ref().map(|admin| {
                 let certificates = admin.tls.as_ref().is_some_and(|tls| tls.client_certificates.is_some());
                 (admin.address.clone(), admin.tls.is_some(), certificates, admin.token.is_some())
@@ -134,7 +137,8 @@ impl Reloader {
         let waits = self.started_with != Fixed::of(checked);
         if waits {
             tracing::warn!(
-                "listeners, limits, audit, state and admin are read at the start only: start again for them"
+                "listeners, limits, audit, state, admin and assertions.rotate_every are read at the start only: start \
+                 again for them"
             );
         }
         tracing::info!(snapshot = %checked.hash, routes = checked.routes.len(), "configuration in force");

@@ -278,8 +278,8 @@ pub enum CredentialKind {
     Fixed {
         /// The header that carries it.
         header: http::HeaderName,
-        /// The secret.
-        secret: SecretValue,
+        /// The file that holds the secret.
+        file: PathBuf,
         /// Text before it.
         prefix: String,
     },

@@ -20,6 +20,9 @@ pub const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
 /// Most files of a policies directory.
 pub const FILE_LIMIT: usize = 1000;
 
+/// How deep unread directories are looked into.
+const FOLDER_DEPTH: usize = 8;
+
 const DEFAULT_POLICIES: &str = "policies";
 
 /// Reads and checks the configuration whose main file is `path`, with the process's environment.
@@ -153,6 +156,11 @@ fn listed(
             return Vec::new();
         }
     };
+    for (folder, unread) in unread_rules(directory) {
+        let message = format!("the directory is not read, and holds `{}`", unread.display());
+        let fault = Fault::new("directory_unread", &whole(&folder), Place::default(), message);
+        faults.push(fault.help("move its files up: rules stand directly in the policies directory"));
+    }
     let mut files = Vec::new();
     for file in all {
         let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase());
@@ -176,6 +184,40 @@ fn listed(
         files.truncate(FILE_LIMIT);
     }
     files
+}
+
+/// Subdirectories that hold rules which nobody reads, each with the first of them. `cases` holds tests, and what begins
+/// with a dot is how Kubernetes swaps a whole directory.
+fn unread_rules(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let folders = sorted_entries(directory).into_iter().filter(|path| path.is_dir());
+    let is_read = |path: &PathBuf| path.file_name().is_some_and(|name| !hidden(name) && name != "cases");
+    folders.filter(is_read).filter_map(|folder| Some((folder.clone(), first_rules(&folder, FOLDER_DEPTH)?))).collect()
+}
+
+/// The first file below `folder` that would be read as rules one level up; links are not followed.
+fn first_rules(folder: &Path, depth: usize) -> Option<PathBuf> {
+    sorted_entries(folder).into_iter().filter(|path| path.file_name().is_some_and(|name| !hidden(name))).find_map(
+        |path| {
+            if path.is_dir() {
+                let deeper = depth.checked_sub(1).filter(|_| !path.is_symlink());
+                return deeper.and_then(|depth| first_rules(&path, depth));
+            }
+            let extension = path.extension()?.to_string_lossy().to_lowercase();
+            matches!(&*extension, "yaml" | "yml" | "cedar")
+                .then(|| path.strip_prefix(folder).map_or(path.clone(), Path::to_owned))
+        },
+    )
+}
+
+fn sorted_entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).take(FILE_LIMIT).collect();
+    paths.sort();
+    paths
+}
+
+fn hidden(name: &std::ffi::OsStr) -> bool {
+    name.to_string_lossy().starts_with('.')
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

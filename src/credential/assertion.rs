@@ -15,12 +15,12 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::caller_cache::{CallerCache, CallerKey};
+use super::caller_cache::{Caller, CallerCache, CallerKey};
 use super::keys::SigningKeys;
 use super::signing_key::{Algorithm, SigningKey};
 use super::{Credential, CredentialError, CredentialProvider, SettingsError, settable};
 use crate::clock::Timestamp;
-use crate::policy::Grant;
+use crate::policy::{Grant, RoleSession};
 
 /// Longest life of an assertion.
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(300);
@@ -44,7 +44,7 @@ pub struct AssertionSettings {
     pub audience: Arc<str>,
     /// How it is signed.
     pub algorithm: Algorithm,
-    /// How long it holds, unless the grant ends earlier; at most [`LONGEST_LIFETIME`].
+    /// How long it holds, unless the grant or a role that it names ends earlier; at most [`LONGEST_LIFETIME`].
     pub lifetime: Duration,
     /// Where it is put. `Authorization` gets `Bearer` before it, any other header the bare token.
     pub header: HeaderName,
@@ -150,7 +150,7 @@ impl SignedAssertion {
     async fn mint(&self, key: &Arc<SigningKey>, grant: &Grant, now: Timestamp) -> Result<Minted, CredentialError> {
         let issued = now.unix_seconds();
         let lifetime = i64::try_from(self.settings.lifetime.as_secs()).unwrap_or(0);
-        let granted = grant.expires_at().map_or(i64::MAX, Timestamp::unix_seconds);
+        let granted = end(grant, now).map_or(i64::MAX, Timestamp::unix_seconds);
         let expires = issued.saturating_add(lifetime).min(granted);
         if expires <= issued {
             return Err(self.refused("grant_expired", "the grant ends within this second"));
@@ -200,7 +200,7 @@ impl SignedAssertion {
             exp: expires,
             jti: id,
             kind: principal.kind.as_str(),
-            roles: grant.roles().iter().map(|held| &*held.role).collect(),
+            roles: lasting_roles(grant, issued).map(|held| &*held.role).collect(),
             email: principal.email.as_deref(),
             groups: &principal.groups,
         };
@@ -232,14 +232,30 @@ impl SignedAssertion {
 }
 
 impl Minted {
-    /// Whether it may be handed out for `grant`: signed by the key in use, not soon to end, not outliving the grant,
-    /// and not from a future that a corrected clock has taken back.
+    /// Whether it may be handed out for `grant`: signed by the key in use, not soon to end, not outliving the grant
+    /// or a role, and not from a future that a corrected clock has taken back.
     fn serves(&self, kid: &str, grant: &Grant, now: Timestamp) -> bool {
         *self.kid == *kid
             && self.issued_at <= now
             && now < self.renew_at
-            && grant.expires_at().is_none_or(|end| self.expires_at <= end)
+            && grant
+                .roles()
+                .iter()
+                .filter_map(|held| held.ends_at)
+                .chain(grant.expires_at())
+                .all(|end| self.expires_at <= end)
     }
+}
+
+/// The roles that do not end within the second `issued`: an assertion counts in whole seconds.
+fn lasting_roles(grant: &Grant, issued: i64) -> impl Iterator<Item = &RoleSession> {
+    grant.roles().iter().filter(move |held| held.ends_at.is_none_or(|end| end.unix_seconds() > issued))
+}
+
+/// The end of what an assertion says: of the grant, and of every role that it names.
+fn end(grant: &Grant, now: Timestamp) -> Option<Timestamp> {
+    let roles = lasting_roles(grant, now.unix_seconds()).filter_map(|held| held.ends_at);
+    roles.chain(grant.expires_at()).min()
 }
 
 impl CredentialProvider for SignedAssertion {
@@ -247,14 +263,14 @@ impl CredentialProvider for SignedAssertion {
         let Some(key) = self.keys.active(self.settings.algorithm) else {
             return ready(Err(self.refused("signing_key_missing", "no key for the algorithm"))).boxed();
         };
-        let caller = CallerKey::new(self.profile, grant);
+        let caller = Caller { profile: self.profile, grant };
         if let Some(minted) = self.cache.entries().get(&caller)
             && minted.serves(key.kid(), grant, now)
         {
             return ready(Ok(minted.credential)).boxed();
         }
         async move {
-            let renewed = tokio::time::timeout(DEADLINE, self.renew(caller, key, grant, now)).await;
+            let renewed = tokio::time::timeout(DEADLINE, self.renew(caller.key(), key, grant, now)).await;
             renewed.unwrap_or_else(|_| Err(self.refused("signing_timeout", "the signature took too long")))
         }
         .boxed()

@@ -87,6 +87,14 @@ impl FixedSecret {
         Ok(Self { settings, state, read_at_millis, reading: Mutex::new(None) })
     }
 
+    /// Whether a file holds a secret that can be used. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`SettingsError::Secret`], which shows nothing of the file.
+    pub fn check(file: &Path) -> Result<(), SettingsError> {
+        read(file).map(drop).map_err(|error| SettingsError::Secret { path: file.into(), detail: error.to_string() })
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         let read_at = Timestamp::from_unix_millis(self.read_at_millis.load(Ordering::Relaxed));
         now < read_at || now.since(read_at) >= READ_AT_MOST_EVERY
@@ -297,5 +305,26 @@ mod tests {
         fs::write(&settings.file, "x".repeat(8192) + "\r\n").unwrap();
         let secret = FixedSecret::load(settings, now()).unwrap();
         assert!(!format!("{secret:?}").contains("xxx"));
+    }
+
+    #[tokio::test]
+    async fn a_read_that_hangs_is_waited_for_by_nobody_else_and_counts_as_a_missing_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(&directory);
+        fs::write(&settings.file, "first").unwrap();
+        let start = now();
+        let secret = FixedSecret::load(settings.clone(), start).unwrap();
+        fs::write(&settings.file, "second").unwrap();
+        // What a wait that ran into its deadline leaves behind.
+        let hanging = tokio::spawn(std::future::pending());
+        let end = hanging.abort_handle();
+        *secret.reading.lock().await = Some(hanging);
+        let seen = start.plus(READ_AT_MOST_EVERY);
+        assert_eq!(shown(&secret, seen).await, Ok("Token first".to_owned()));
+        assert_eq!(shown(&secret, seen.plus(KEPT_WITHOUT_FILE)).await, Err("secret_unreadable"));
+        end.abort();
+        let reading = secret.reading.lock().await.take().unwrap();
+        assert!(reading.await.is_err());
+        assert_eq!(shown(&secret, seen.plus(KEPT_WITHOUT_FILE * 2)).await, Ok("Token second".to_owned()));
     }
 }

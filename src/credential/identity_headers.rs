@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderName, HeaderValue};
 
-use super::caller_cache::{CallerCache, CallerKey};
+use super::caller_cache::{Caller, CallerCache};
 use super::{CredentialError, SettingsError, settable};
 use crate::policy::Grant;
 use crate::route::IdentityHeaders;
@@ -63,12 +63,12 @@ impl PlainIdentity {
     /// # Errors
     /// [`CredentialError`] with code `identity_header_too_large`.
     pub fn lines(&self, grant: &Grant) -> Result<HeaderLines, CredentialError> {
-        let caller = CallerKey::new(self.profile, grant);
+        let caller = Caller { profile: self.profile, grant };
         if let Some(lines) = self.cache.entries().get(&caller) {
             return Ok(lines);
         }
         let lines = self.build(grant)?;
-        self.cache.entries().insert(caller, lines.clone());
+        self.cache.entries().insert(caller.key(), lines.clone());
         Ok(lines)
     }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn lines(caller: &Caller) -> Result<Vec<(String, String)>, CredentialError> {
-        let identity = PlainIdentity::new(names(), IdentityHeaderCache::new(10)).unwrap();
+        let identity = PlainIdentity::new(names(), IdentityHeaderCache::new(1 << 20)).unwrap();
         let lines = identity.lines(&caller.grant())?;
         assert!(lines.iter().all(|(_, value)| value.is_sensitive()));
         Ok(lines.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect())
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn other_roles_get_other_lines_from_the_same_cache() {
-        let identity = PlainIdentity::new(names(), IdentityHeaderCache::new(10)).unwrap();
+        let identity = PlainIdentity::new(names(), IdentityHeaderCache::new(1 << 20)).unwrap();
         let caller = Caller::default();
         let first = identity.lines(&caller.grant()).unwrap();
         assert!(Arc::ptr_eq(&first, &identity.lines(&caller.grant()).unwrap()));
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_same_evidence_read_by_another_configuration_gets_other_lines() {
-        let identity = PlainIdentity::new(names(), IdentityHeaderCache::new(10)).unwrap();
+        let identity = PlainIdentity::new(names(), IdentityHeaderCache::new(1 << 20)).unwrap();
         let caller = Caller::default();
         let before = identity.lines(&caller.grant()).unwrap();
         for read_anew in
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn one_name_cannot_stand_for_two_things_or_frame_a_message() {
         let double = IdentityHeaders { email: names().subject, ..names() };
-        let new = |names| PlainIdentity::new(names, IdentityHeaderCache::new(1)).unwrap_err();
+        let new = |names| PlainIdentity::new(names, IdentityHeaderCache::new(1 << 20)).unwrap_err();
         assert!(matches!(new(double), SettingsError::Twice { .. }));
         let framing = IdentityHeaders { email: Some(http::header::TRANSFER_ENCODING), ..names() };
         assert!(matches!(new(framing), SettingsError::Header { .. }));

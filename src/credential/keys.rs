@@ -75,6 +75,9 @@ pub enum KeyError {
     RotationTooOften,
 }
 
+/// Shortest time between two signing keys: each is published that long before its first use.
+pub const SHORTEST_ROTATION: Duration = PUBLISHED_AHEAD;
+
 struct Published {
     rings: Vec<(Algorithm, KeyRing)>,
     elliptic: Option<Arc<SigningKey>>,
@@ -104,7 +107,7 @@ impl SigningKeys {
     /// # Errors
     /// [`KeyError`]; keys that cannot be read are left as they are.
     pub fn open(state_directory: &Path, rotate_every: Duration) -> Result<Self, KeyError> {
-        if rotate_every < PUBLISHED_AHEAD {
+        if rotate_every < SHORTEST_ROTATION {
             return Err(KeyError::RotationTooOften);
         }
         let directory = state_directory.join("keys");
@@ -193,12 +196,16 @@ impl SigningKeys {
         self.published.load().document.clone()
     }
 
+    /// Five seconds: a first RSA key of another process takes one at most.
     fn lock(&self) -> Result<File, KeyError> {
+        self.lock_within(250)
+    }
+
+    fn lock_within(&self, attempts: u32) -> Result<File, KeyError> {
         let path = self.directory.join("lock");
         let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(|source| unwritable(&path, source))?;
-        // Five seconds: a first RSA key of another process takes one at most.
-        for _ in 0..250 {
+        for _ in 0..attempts {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(fs::TryLockError::Error(source)) => return Err(unwritable(&path, source)),
@@ -381,5 +388,15 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let hourly = SigningKeys::open(state.path(), Duration::from_secs(3600)).unwrap_err();
         assert!(matches!(hourly, KeyError::RotationTooOften));
+    }
+
+    #[test]
+    fn a_lock_that_another_process_holds_is_not_waited_for_without_end() {
+        let state = tempfile::tempdir().unwrap();
+        let keys = SigningKeys::open(state.path(), MONTH).unwrap();
+        let held = keys.lock_within(1).unwrap();
+        assert!(matches!(keys.lock_within(1), Err(KeyError::Busy { .. })));
+        drop(held);
+        assert!(keys.lock_within(1).is_ok());
     }
 }

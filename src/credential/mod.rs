@@ -20,7 +20,7 @@ pub use documents::Documents;
 pub use fixed::{FixedSecret, FixedSecretSettings, KEPT_WITHOUT_FILE, LARGEST_SECRET_BYTES};
 pub use identity_headers::{HeaderLines, IdentityHeaderCache, MOST_VALUE_BYTES, PlainIdentity};
 pub use key_ring::{KeyChange, Rotation};
-pub use keys::{KeyError, SigningKeys};
+pub use keys::{KeyError, SHORTEST_ROTATION, SigningKeys};
 pub use none::NoCredential;
 pub use signing_key::{Algorithm, Refused, SigningKey};
 

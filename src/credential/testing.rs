@@ -18,6 +18,8 @@ pub(super) struct Caller {
     pub(super) email: Option<&'static str>,
     pub(super) groups: Vec<String>,
     pub(super) roles: Vec<&'static str>,
+    /// When each of the roles ends.
+    pub(super) roles_end_at: Option<Timestamp>,
     pub(super) fingerprint: u8,
     pub(super) expires_at: Option<Timestamp>,
 }
@@ -29,6 +31,7 @@ impl Default for Caller {
             email: Some("ada@example.com"),
             groups: vec!["finance".to_owned(), "Staff, all".to_owned()],
             roles: vec!["billing-admin", "reader"],
+            roles_end_at: None,
             fingerprint: 1,
             expires_at: None,
         }
@@ -54,7 +57,8 @@ impl Caller {
             claims: Map::new(),
             fingerprint: [self.fingerprint; 32],
         });
-        let session = |role: &&str| RoleSession { role: (*role).into(), began_at: Timestamp::default(), ends_at: None };
+        let (began_at, ends_at) = (Timestamp::default(), self.roles_end_at);
+        let session = |role: &&str| RoleSession { role: (*role).into(), began_at, ends_at };
         let roles = self.roles.iter().map(session).collect();
         Grant::for_tests(Arc::new(principal), Arc::new(route()), roles, self.expires_at)
     }

@@ -103,6 +103,7 @@ pub struct VerifiedIdentity {
 pub struct Principal {
     verified: VerifiedIdentity,
     id: Arc<str>,
+    evidence_id: [u8; 32],
 }
 
 impl Principal {
@@ -110,7 +111,13 @@ impl Principal {
     #[must_use]
     pub fn verified(verified: VerifiedIdentity) -> Self {
         let id = format!("{}|{}", verified.issuer, verified.subject).into();
-        Self { verified, id }
+        Self { evidence_id: verified.fingerprint, verified, id }
+    }
+
+    /// The same caller, by evidence that stays the same while its claims are renewed: a session.
+    #[must_use]
+    pub fn with_evidence_id(self, evidence_id: [u8; 32]) -> Self {
+        Self { evidence_id, ..self }
     }
 
     /// The caller of a public route.
@@ -135,7 +142,15 @@ impl Principal {
                 fingerprint: [0; 32],
             },
             id: "anonymous".into(),
+            evidence_id: [0; 32],
         }
+    }
+
+    /// What names the evidence for as long as it lives, whatever its claims become: the fingerprint of a token or a
+    /// certificate, and for a session its key. Never an identity.
+    #[must_use]
+    pub fn evidence_id(&self) -> &[u8; 32] {
+        &self.evidence_id
     }
 
     /// The configured issuer's name, `|`, the subject: the same text in Cedar, in audit records and in the

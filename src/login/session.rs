@@ -342,7 +342,7 @@ pub(super) fn project(
     let mut text = key.0.to_vec();
     text.extend_from_slice(&entry.generation.to_be_bytes());
     identity.fingerprint = SessionKey::of(&text).0;
-    Ok(Principal::verified(identity))
+    Ok(Principal::verified(identity).with_evidence_id(key.0))
 }
 
 impl Entry {

@@ -100,6 +100,11 @@ impl ContextReads {
         self.0 & other.0 != 0
     }
 
+    /// Whether the path or a part of it is read.
+    pub(super) const fn reads_path(self) -> bool {
+        self.includes(Self::PATH) || self.includes(Self::PARAMETERS)
+    }
+
     /// Whether two requests of one principal, route and method always look the same.
     pub(super) const fn is_settled_by_caller_and_route(self) -> bool {
         !self.includes(Self::PER_REQUEST)

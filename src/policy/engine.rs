@@ -71,6 +71,8 @@ struct CaseKey {
 struct Decision {
     outcome: Result<Permission, Denied>,
     valid_until: Timestamp,
+    /// Of [`RoleUses::forgettings`], before it was made.
+    forgettings: u64,
 }
 
 #[derive(Clone)]
@@ -177,6 +179,11 @@ impl Policies {
         self.enter(principal, facts, Gate::Open)
     }
 
+    /// Takes back that `roles` are no first uses any more, because the record of them could not be written.
+    pub fn forget_uses(&self, principal: &Principal, roles: &[RoleSession]) {
+        self.uses.forget(principal.evidence_id(), roles);
+    }
+
     fn enter(&self, principal: &Arc<Principal>, facts: &RequestFacts<'_>, gate: Gate) -> Result<Grant, Denied> {
         let question = self.question(principal, facts)?;
         let permission = if question.slice.reads.is_settled_by_caller_and_route() {
@@ -197,8 +204,10 @@ impl Policies {
     /// A decision that no fact of the single request can change: remembered.
     fn settled(&self, question: &Question<'_>, gate: Gate) -> Result<Permission, Denied> {
         let (key, now) = (question.key(gate), question.facts.now);
+        let forgettings = self.uses.forgettings();
         if let Some(decision) = self.decisions.get(&key)
             && now < decision.valid_until
+            && decision.forgettings == forgettings
         {
             return decision.outcome.clone();
         }
@@ -216,7 +225,7 @@ impl Policies {
         let ends = [question.principal.expires_at, case.valid_until, Some(now.plus(LONGEST_MEMORY))];
         if let Some(valid_until) = ends.into_iter().flatten().min() {
             let outcome = outcome.clone().map(|permission| Permission { first_uses: Arc::default(), ..permission });
-            self.decisions.insert(key, Arc::new(Decision { outcome, valid_until }));
+            self.decisions.insert(key, Arc::new(Decision { outcome, valid_until, forgettings }));
         }
         outcome
     }
@@ -249,7 +258,7 @@ impl Policies {
             roles: case.live.clone(),
             policy_ids,
             expires_at: question.principal.expires_at.into_iter().chain(roles_end).min(),
-            first_uses: self.uses.first_of(&question.principal.fingerprint, &case.live),
+            first_uses: self.uses.first_of(question.principal.evidence_id(), &case.live),
         }
     }
 

@@ -95,6 +95,18 @@ impl Statement {
     }
 }
 
+/// Where a statement reads the path, as far as its text tells.
+fn path_reading(source: &PolicySource, span: SourceSpan) -> SourceSpan {
+    let end = span.offset().saturating_add(span.len());
+    let text = source.text.get(span.offset()..end).unwrap_or_default();
+    let found =
+        ["context.path", "context.parameters", "context"].iter().find_map(|read| Some((text.find(read)?, read)));
+    match found {
+        Some((start, read)) => SourceSpan::from((span.offset().saturating_add(start), read.len())),
+        None => source.head(span),
+    }
+}
+
 struct Reader<'a> {
     settings: &'a PolicySettings,
     names: Names<'a>,
@@ -143,6 +155,7 @@ impl Reader<'_> {
         }
         for statement in &statements {
             self.check_effect(source, statement);
+            self.check_path_reading(source, statement);
             self.faults.append(&mut self.names.check(source, &statement.policy, statement.span));
         }
         self.statements.append(&mut statements);
@@ -157,6 +170,25 @@ impl Reader<'_> {
                 )),
             );
         }
+    }
+
+    /// On an opaque route a path has many spellings, and a `forbid` that knows one of them lets the others pass.
+    fn check_path_reading(&mut self, source: &PolicySource, statement: &Statement) {
+        let policy = &statement.policy;
+        if policy.effect() != Effect::Forbid || !ContextReads::of(policy).reads_path() {
+            return;
+        }
+        let scope = Scope::of(policy, &self.settings.roles);
+        let mut routes = self.settings.routes.iter();
+        let Some(route) = routes.find(|route| route.is_opaque() && scope.admits_some(route)) else { return };
+        let message = format!(
+            "this `forbid` reads the path, which callers can spell in many ways on the opaque route `{}`",
+            route.name
+        );
+        let help = "name a route with normal paths in its scope, or give what it guards a route of its own and forbid \
+                    that";
+        let fault = PolicyFault::at(source, path_reading(source, statement.span), "reads the path", message);
+        self.faults.push(fault.with_help(Some(help.to_owned())));
     }
 
     /// Gives every policy the id that its annotation says.

@@ -2,7 +2,7 @@
 //!
 //! Cedar takes any name here and finds that it never matches. In a `forbid` that is an unnoticed hole.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use cedar_policy::{EntityUid, Policy};
 use miette::SourceSpan;
@@ -23,7 +23,7 @@ pub(super) struct Names<'a> {
     roles: BTreeSet<&'a str>,
     routes: BTreeSet<&'a str>,
     environments: BTreeSet<&'a str>,
-    issuers: BTreeSet<&'a str>,
+    issuers: BTreeMap<&'a str, PrincipalKind>,
     principal: BTreeSet<&'a str>,
     resource: BTreeSet<&'a str>,
     context: BTreeSet<&'a str>,
@@ -39,7 +39,7 @@ impl<'a> Names<'a> {
             roles: settings.roles.iter().map(|role| &*role.name).collect(),
             routes: settings.routes.iter().map(|route| &*route.name).collect(),
             environments: roles.chain(routes).collect(),
-            issuers: settings.issuers.iter().map(|issuer| &**issuer).collect(),
+            issuers: settings.issuers.iter().map(|(name, kind)| (&**name, *kind)).collect(),
             principal: BUILT_IN.into_iter().chain(declared).collect(),
             resource: ROUTE_ATTRIBUTES.into(),
             context: ContextReads::NAMES.iter().map(|(name, _)| *name).collect(),
@@ -62,6 +62,9 @@ impl<'a> Names<'a> {
             let fault = PolicyFault::at(source, place.of_attribute(&name), "no such attribute", message);
             faults.push(fault.with_help(nearest(&name, known)));
         }
+        let mut values = BTreeSet::new();
+        self.unknown_values(&policy.to_json().unwrap_or_default(), &mut values);
+        faults.extend(values.iter().map(|(named, text)| self.value_fault(place, *named, text)));
         faults
     }
 
@@ -99,11 +102,65 @@ impl<'a> Names<'a> {
             let help = Some("write the issuer's name, `|`, and the subject".to_owned());
             return fault("no issuer", format!("principal `{name}` names no issuer"), help);
         };
-        if self.issuers.contains(issuer) {
+        let Some(kind) = self.issuers.get(issuer) else {
+            let message = format!("principal `{name}` is of the issuer `{issuer}`, which does not exist");
+            return fault("no such issuer", message, nearest(issuer, self.issuers.keys().copied()));
+        };
+        if kind.as_str() == entity.type_name().basename() {
             return None;
         }
-        let message = format!("principal `{name}` is of the issuer `{issuer}`, which does not exist");
-        fault("no such issuer", message, nearest(issuer, self.issuers.iter().copied()))
+        let callers = if *kind == PrincipalKind::User { "users" } else { "workloads" };
+        let message = format!("the callers of issuer `{issuer}` are {callers}, so that nobody is `{entity}`");
+        fault("no such principal", message, Some(format!("did you mean `{}::{:?}`?", kind.as_str(), name)))
+    }
+
+    /// Texts that a name is compared with and that are no such name.
+    fn unknown_values(&self, json: &Value, unknown: &mut BTreeSet<(Named, String)>) {
+        match json {
+            Value::Object(object) => {
+                for (key, value) in object {
+                    if matches!(key.as_str(), "==" | "!=" | "contains") {
+                        self.check_comparison(value, unknown);
+                    }
+                    self.unknown_values(value, unknown);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.unknown_values(item, unknown)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    fn check_comparison(&self, comparison: &Value, unknown: &mut BTreeSet<(Named, String)>) {
+        let (Some(left), Some(right)) = (comparison.get("left"), comparison.get("right")) else { return };
+        for (named, other) in [(left, right), (right, left)] {
+            let Some(named) = Named::of(named) else { continue };
+            let one = std::slice::from_ref(other);
+            let texts = other.get("Set").and_then(Value::as_array).map_or(one, Vec::as_slice);
+            for text in texts.iter().filter_map(|text| text.get("Value")?.as_str()) {
+                if !self.has(named, text) {
+                    unknown.insert((named, text.to_owned()));
+                }
+            }
+        }
+    }
+
+    fn has(&self, named: Named, text: &str) -> bool {
+        match named {
+            Named::Route => self.routes.contains(text),
+            Named::Environment => self.environments.contains(text),
+            // The anonymous principal is of no issuer.
+            Named::Issuer => text.is_empty() || self.issuers.contains_key(text),
+        }
+    }
+
+    fn value_fault(&self, place: Place<'_>, named: Named, text: &str) -> PolicyFault {
+        let (what, nearest) = match named {
+            Named::Route => ("route", nearest(text, self.routes.iter().copied())),
+            Named::Environment => ("environment", nearest(text, self.environments.iter().copied())),
+            Named::Issuer => ("issuer", nearest(text, self.issuers.keys().copied())),
+        };
+        let (label, message) = (format!("no such {what}"), format!("{what} `{text}` does not exist"));
+        PolicyFault::at(place.source, place.of_text(text), &label, message).with_help(nearest)
     }
 
     /// Attributes that `has` asks for and nothing ever has.
@@ -185,6 +242,26 @@ impl Record {
     }
 }
 
+/// An attribute whose texts are names of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Route,
+    Environment,
+    Issuer,
+}
+
+impl Named {
+    fn of(expression: &Value) -> Option<Self> {
+        let access = expression.get(".")?;
+        match (access.get("left")?.get("Var")?.as_str()?, access.get("attr")?.as_str()?) {
+            ("resource", "name") => Some(Self::Route),
+            ("resource", "environment") => Some(Self::Environment),
+            ("principal", "issuer") => Some(Self::Issuer),
+            _ => None,
+        }
+    }
+}
+
 /// A policy's text. Cedar's public tree has no places, so names are looked for in it.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -207,6 +284,11 @@ impl<'a> Place<'a> {
 
     fn of_entity(self, entity: &EntityUid) -> SourceSpan {
         let literal = entity.to_string();
+        self.at(self.text().find(&literal), literal.len())
+    }
+
+    fn of_text(self, text: &str) -> SourceSpan {
+        let literal = format!("{text:?}");
         self.at(self.text().find(&literal), literal.len())
     }
 

@@ -1,19 +1,20 @@
 //! What the policy step is built from: plain values, free of any file format.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use miette::SourceSpan;
 use serde_json::Value;
 
+use crate::identity::PrincipalKind;
 use crate::route::Route;
 
 /// Everything that the rules in force are made of.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySettings {
-    /// Configured names of all issuers, of tokens and of certificates.
-    pub issuers: BTreeSet<Arc<str>>,
+    /// Configured names of all issuers, of tokens and of certificates, and the kind of their callers.
+    pub issuers: BTreeMap<Arc<str>, PrincipalKind>,
     /// Principal attributes, as each issuer declares them.
     pub attributes: Vec<DeclaredAttribute>,
     /// Roles.

@@ -51,6 +51,11 @@ impl Scope {
         Self { kinds, methods: methods(&policy.action_constraint()), place: place(policy), role_environment }
     }
 
+    /// Whether any request of `route` is in the scope.
+    pub(super) fn admits_some(&self, route: &Route) -> bool {
+        (0..METHODS.len()).any(|method| (0..KINDS.len()).any(|kind| self.admits(route, method, kind)))
+    }
+
     fn admits(&self, route: &Route, method: usize, kind: usize) -> bool {
         at(&self.kinds, kind)
             && at(&self.methods, method)

@@ -8,10 +8,11 @@ use http::{Method, Response, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
+use super::assumption;
 use super::exchange::{Exchange, Tunnel};
 use super::respond::{asks_for_websocket, keep_from_caches, login_reason};
 use super::{Arrival, Proxy, ProxyError, ServedRoute};
-use crate::audit::{Decision, OtherEvent};
+use crate::audit::Decision;
 use crate::body::Body;
 use crate::credential::Credential;
 use crate::identity::{IdentityError, Presented, Principal, PrincipalKind, identify};
@@ -109,7 +110,7 @@ impl Proxy {
         exchange.entry.decision = Decision::Allow;
         exchange.entry.roles = grant.roles().clone();
         exchange.entry.policy_ids = grant.policy_ids().clone();
-        self.record_assumption(arrival, &grant)?;
+        assumption::record(&self.parts.audit, policies, &grant, arrival.now, &arrival.request_id)?;
         Ok((grant, shown))
     }
 
@@ -162,26 +163,6 @@ impl Proxy {
             exchange.tunnel = Some(Tunnel { downstream, upstream });
         }
         Ok(forwarded.response)
-    }
-
-    /// `role.assumed`, once for each role and evidence. Without room for it nothing is forwarded.
-    fn record_assumption(&self, arrival: &Arrival<'_>, grant: &Grant) -> Result<(), ProxyError> {
-        for session in grant.first_uses().iter() {
-            let event = OtherEvent {
-                at: arrival.now,
-                name: "role.assumed",
-                request_id: Some(arrival.request_id.clone()),
-                principal: Some(grant.principal().clone()),
-                fields: vec![
-                    ("role", session.role.as_ref().into()),
-                    ("began_at", session.began_at.rfc3339().into()),
-                    ("ends_at", session.ends_at.map_or(serde_json::Value::Null, |end| end.rfc3339().into())),
-                    ("environment", grant.route().environment.as_ref().into()),
-                ],
-            };
-            self.parts.audit.emit(event).map_err(|_| ProxyError::AuditFull)?;
-        }
-        Ok(())
     }
 
     /// A browser that navigates is sent to sign in where that can help.

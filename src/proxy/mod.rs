@@ -3,6 +3,8 @@
 //! Each step takes what the step before it returned, so none can be left out and none can be reordered. This is the
 //! only place that writes an audit outcome.
 
+mod assumption;
+
 mod error;
 
 mod exchange;

@@ -8,7 +8,7 @@ mod path;
 use http::request::Parts;
 use http::{Method, header};
 
-use path::{normalise, reading};
+use path::{normalise, readings};
 
 /// Why a request's target was refused; always answered with 400, or 405 / 501 for methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +31,9 @@ pub enum TargetError {
     /// The path can be read in two ways: encoded slash, backslash, `;`, `//`, double encoding.
     #[error("the request's path can be read in two ways")]
     PathAmbiguous,
+    /// The path with one slash more or less at its end is a more exact route's: many upstreams serve both alike.
+    #[error("the request's path is another route's but for its last slash")]
+    LastSlash,
     /// `CONNECT`, `TRACE`, or a method that no policy can speak of.
     #[error("the request's method is not supported")]
     MethodUnsupported,
@@ -47,6 +50,7 @@ impl TargetError {
             Self::PathMalformed => "path_malformed",
             Self::DotSegment => "path_dot_segment",
             Self::PathAmbiguous => "path_ambiguous",
+            Self::LastSlash => "path_last_slash",
             Self::MethodUnsupported => "method_unsupported",
         }
     }
@@ -123,13 +127,14 @@ impl RequestTarget {
     }
 
     /// What upstreams less strict than this one may take the path for; empty for a plain path.
-    #[must_use]
-    pub fn other_readings(&self) -> Vec<String> {
+    ///
+    /// # Errors
+    /// [`TargetError::PathAmbiguous`] when there are more readings than anybody looks through.
+    pub fn other_readings(&self) -> Result<Vec<String>, TargetError> {
         if !self.raw_path.contains(['%', ';', '\\']) && !self.raw_path.contains("//") {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let ways = [(1, false), (1, true), (2, false), (2, true)];
-        ways.map(|(unescaped, cut_parameters)| reading(&self.raw_path, unescaped, cut_parameters)).into()
+        readings(&self.raw_path).ok_or(TargetError::PathAmbiguous)
     }
 
     /// Settles on the normal form.
@@ -340,6 +345,33 @@ mod tests {
         assert_eq!(path("/v1/keys%3arotate%2Call").unwrap().unwrap(), "/v1/keys:rotate,all");
         assert_eq!(path("/a%40b").unwrap(), path("/a@b").unwrap());
         assert_eq!(path("/a+b%2B").unwrap().unwrap(), "/a+b%2B", "some upstreams read `+` as a space");
+    }
+
+    #[test]
+    fn a_lax_reader_is_foreseen() {
+        for (raw, reading) in [
+            ("/npm/admin;x%2fy", "/npm/admin"),
+            ("/npm/admin;x%2fy", "/npm/admin/y"),
+            ("/npm/admin%3bx/y", "/npm/admin/y"),
+            ("/npm/%2561dmin", "/npm/admin"),
+            ("/npm//admin", "/npm/admin"),
+            ("/npm/%61//b", "/npm/a//b"),
+            ("/npm/%61%5Cb", "/npm/a%5Cb"),
+            ("/npm/%61%5Cb", "/npm/a/b"),
+            ("/npm/admin%3fx", "/npm/admin"),
+            ("/npm//a%2fb", "/npm/a%2fb"),
+        ] {
+            let readings = target(raw, &["a"]).unwrap().other_readings().unwrap();
+            assert!(readings.iter().any(|found| found == reading), "{raw}: {readings:?}");
+        }
+        assert_eq!(target("/a%20b", &["a"]).unwrap().other_readings(), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_long_path_with_too_many_readings_is_ambiguous() {
+        let long = format!("/{}", "aaaaaaaaaaaaaaaaaaaaaaaaa%253b;/".repeat(1900));
+        let readings = target(&long, &["a"]).unwrap().other_readings();
+        assert_eq!(readings.map(|readings| readings.len()), Err(TargetError::PathAmbiguous));
     }
 
     proptest! {

@@ -65,31 +65,77 @@ const fn stands_for_itself(byte: u8) -> bool {
         )
 }
 
-/// `raw` as an upstream reads it that unescapes so many times, takes `\` for `/` and several slashes for one, and
-/// perhaps cuts path parameters off; in normal form.
-pub(super) fn reading(raw: &str, unescaped: usize, cut_parameters: bool) -> String {
-    let mut plain = raw.as_bytes().to_vec();
-    for _ in 0..unescaped {
-        plain = percent_decode(&plain).collect();
+/// Escapes are undone this often at most.
+const UNESCAPED_AT_MOST: usize = 2;
+/// Bytes of all readings of one path. Only a long path that is made to be read in many ways has more.
+const MOST_READ_BYTES: usize = 256 * 1024;
+
+/// What else an upstream may take `raw` for, in normal form: it unescapes once, twice or not at all, cuts path
+/// parameters off before that (as servlets do) or after, perhaps takes `\` for `/`, several slashes for one, and an
+/// unescaped `?` for the path's end. `None` when there are too many.
+pub(super) fn readings(raw: &str) -> Option<Vec<String>> {
+    let mut level = vec![raw.as_bytes().to_vec()];
+    add_cuts(&mut level, |path| without_parameters(path, |byte| byte == b'/'));
+    let mut left = MOST_READ_BYTES.checked_sub(level.iter().map(Vec::len).sum())?;
+    let mut readings = Vec::with_capacity(level.len());
+    level.iter().for_each(|path| add_spelled(&mut readings, path, |byte| byte == b'%'));
+    for _ in 0..UNESCAPED_AT_MOST {
+        let escaped = level.iter().filter(|path| path.contains(&b'%'));
+        level = escaped.map(|path| percent_decode(path).collect()).collect();
+        add_cuts(&mut level, |path| path.split(|byte| *byte == b'?').next().unwrap_or_default().to_vec());
+        add_cuts(&mut level, |path| without_parameters(path, |byte| matches!(byte, b'/' | b'\\')));
+        left = left.checked_sub(level.iter().map(Vec::len).sum())?;
+        level.iter().for_each(|path| add_spelled(&mut readings, path, |_| false));
     }
-    let mut path = String::with_capacity(raw.len());
-    let mut in_parameters = false;
-    for byte in plain {
-        match byte {
-            b'/' | b'\\' => {
-                in_parameters = false;
-                if !path.ends_with('/') {
-                    path.push('/');
-                }
-            }
-            b';' if cut_parameters => in_parameters = true,
-            _ if in_parameters => {}
-            b'.' | b'+' | b';' => path.push(char::from(byte)),
-            _ if stands_for_itself(byte) => path.push(char::from(byte)),
-            _ => push_encoded(&mut path, byte),
+    readings.retain(|reading| reading != raw);
+    Some(readings)
+}
+
+/// Beside each path what `cut` leaves of it, where that is new.
+fn add_cuts(paths: &mut Vec<Vec<u8>>, cut: impl Fn(&[u8]) -> Vec<u8>) {
+    for at in 0..paths.len() {
+        let Some(cut) = paths.get(at).map(|path| cut(path)) else { return };
+        if !paths.contains(&cut) {
+            paths.push(cut);
         }
     }
-    path
+}
+
+fn without_parameters(path: &[u8], is_separator: impl Fn(u8) -> bool) -> Vec<u8> {
+    let mut in_parameters = false;
+    let stays = |byte: &u8| {
+        in_parameters = (in_parameters || *byte == b';') && !is_separator(*byte);
+        !in_parameters
+    };
+    path.iter().copied().filter(stays).collect()
+}
+
+/// `path` by each way of reading slashes.
+fn add_spelled(readings: &mut Vec<String>, path: &[u8], is_kept: impl Fn(u8) -> bool) {
+    let mut add = |path: &[u8]| {
+        let reading = spelled(path, &is_kept);
+        if !readings.contains(&reading) {
+            readings.push(reading);
+        }
+    };
+    add(path);
+    let mut slashed: Vec<u8> = path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
+    add(&slashed);
+    slashed.dedup_by(|one, other| *one == b'/' && *other == b'/');
+    add(&slashed);
+}
+
+/// The normal form of unescaped bytes, but for those that are kept.
+fn spelled(path: &[u8], is_kept: impl Fn(u8) -> bool) -> String {
+    let mut text = String::with_capacity(path.len());
+    for &byte in path {
+        match byte {
+            b'/' | b'.' | b'+' | b';' => text.push(char::from(byte)),
+            _ if stands_for_itself(byte) || is_kept(byte) => text.push(char::from(byte)),
+            _ => push_encoded(&mut text, byte),
+        }
+    }
+    text
 }
 
 /// Whether every reader reads the path alike: unreserved characters without a dot at a segment's start, and single

@@ -1,9 +1,11 @@
 //! Doorward's own cookies: they never reach an upstream, and no upstream sets them.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Beginnings of the names of Doorward's cookies, compared without case.
 const OURS: [&[u8]; 3] = [b"__host-doorward", b"__secure-doorward", b"doorward"];
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Cuts Doorward's cookies out of every `Cookie` line; a line that held nothing else goes.
 pub(super) fn keep_the_callers(headers: &mut HeaderMap) {
@@ -29,6 +31,31 @@ pub(super) fn drop_sets_of_ours(headers: &mut HeaderMap) {
     headers.remove(header::SET_COOKIE);
     for line in kept {
         headers.append(header::SET_COOKIE, line);
+    }
+}
+
+/// Drops from `Clear-Site-Data` what would clear Doorward's cookies with the upstream's own: a browser does not tell
+/// them apart. `"*"` goes as a whole.
+pub(super) fn drop_clearings(headers: &mut HeaderMap) {
+    let clears_cookies = |directive: &[u8]| {
+        let name: Vec<u8> = directive.iter().copied().filter(|byte| !matches!(byte, b'"' | b' ' | b'\t')).collect();
+        name == b"*" || name.eq_ignore_ascii_case(b"cookies")
+    };
+    if !headers.contains_key(CLEAR_SITE_DATA) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = headers
+        .get_all(CLEAR_SITE_DATA)
+        .iter()
+        .filter_map(|line| {
+            let kept: Vec<&[u8]> =
+                line.as_bytes().split(|byte| *byte == b',').filter(|directive| !clears_cookies(directive)).collect();
+            HeaderValue::from_bytes(&kept.join(&b","[..])).ok().filter(|line| !line.is_empty())
+        })
+        .collect();
+    headers.remove(CLEAR_SITE_DATA);
+    for line in kept {
+        headers.append(CLEAR_SITE_DATA, line);
     }
 }
 

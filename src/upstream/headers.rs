@@ -181,6 +181,7 @@ pub(super) fn for_caller(headers: &mut HeaderMap, upgraded: bool) {
         headers.remove(name);
     }
     cookies::drop_sets_of_ours(headers);
+    cookies::drop_clearings(headers);
     declare_trailers(headers, allow_trailer);
     if upgraded {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

@@ -1,5 +1,6 @@
 //! What the upstream is shown, and how it verifies it.
 
+use http::Method;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
@@ -135,6 +136,17 @@ async fn documents_have_a_listener_of_their_own_that_serves_nothing_else() {
         assert_eq!(documents.get(path).bearer(&token).send().await.status, 404, "{path}");
     }
     assert_eq!(documents.post("/doorward/jwks.json").send().await.status, 404);
+    for path in ["/doorward/jwks.json", "/doorward/.well-known/openid-configuration"] {
+        let (get, head) = (documents.get(path).send().await, documents.request(Method::HEAD, path).send().await);
+        assert_eq!((get.status.as_u16(), head.status.as_u16()), (200, 200), "{path}");
+        assert!(head.text().is_empty() && !get.text().is_empty());
+        for header in ["content-type", "cache-control"] {
+            assert_eq!(head.header(header), get.header(header), "{header}");
+        }
+        assert_eq!(head.header("content-length"), Some(get.text().len().to_string().as_str()));
+    }
+    let own = world.gate.request(Method::HEAD, "/.doorward/jwks.json").send().await;
+    assert_eq!((own.status.as_u16(), own.text().len()), (200, 0));
     assert_eq!(world.upstream.received().len(), before);
 }
 

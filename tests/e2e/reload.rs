@@ -173,3 +173,16 @@ async fn a_missing_client_authority_refuses_to_start() {
     assert!(code == 2 || code == 3, "exit code {code}");
     assert!(log.contains("no-such-file.pem"), "{log}");
 }
+
+#[tokio::test]
+async fn a_changed_rotation_of_keys_says_that_it_waits_for_a_restart() {
+    let (_issuer, _upstream, gate) = world().await;
+    let config = gate.read("doorward.yaml");
+    let changed = config.replacen("\"admin\"", "\"assertions\": { \"rotate_every\": \"20d\" }, \"admin\"", 1);
+    assert_ne!(config, changed);
+    gate.write("doorward.yaml", &changed);
+    let waits = |record: &crate::support::AuditRecord| {
+        record.event() == "config.loaded" && record.value("restart_needed") == true
+    };
+    gate.audited("the wait for a restart", waits).await;
+}

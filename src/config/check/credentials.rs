@@ -1,5 +1,6 @@
 //! Credentials: what upstreams are shown about a caller.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -9,6 +10,8 @@ use super::text;
 use crate::config::checked::{Credential, CredentialKind};
 use crate::config::placed::Placed;
 use crate::config::raw;
+use crate::config::secrets::SecretSource;
+use crate::credential::FixedSecret;
 
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
@@ -60,12 +63,28 @@ fn fixed(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Fixed) -> Option<C
     let header = scope.required(raw.header.as_ref(), name, "fixed.header");
     let header = header.and_then(|header| text::header(scope, header));
     let secret = scope.required(raw.secret.as_ref(), name, "fixed.secret");
-    let secret = secret.and_then(|reference| scope.secret_line(reference));
+    let secret = secret.and_then(|reference| Some((reference, scope.secret_line(reference)?)));
+    let secret = secret.and_then(|(reference, secret)| fixed_file(scope, reference, secret.source));
     if let Some(prefix) = raw.prefix.as_ref().filter(|prefix| !prefix.bytes().all(|byte| (b' '..0x7f).contains(&byte)))
     {
         let help = "use printable ASCII, such as `\"Bearer \"`";
         scope.refuse("prefix", prefix.place, "the prefix cannot stand in a header", help);
     }
     let prefix = raw.prefix.as_ref().map(|prefix| prefix.value.clone()).unwrap_or_default();
-    Some(CredentialKind::Fixed { header: header?, secret: secret?, prefix })
+    Some(CredentialKind::Fixed { header: header?, file: secret?, prefix })
+}
+
+/// The file of a fixed secret, which must hold what the credential can use.
+fn fixed_file(scope: &Scope<'_>, reference: &Placed<String>, source: SecretSource) -> Option<PathBuf> {
+    let SecretSource::File(file) = source else {
+        let message = "a fixed secret comes from a file, so that it can be replaced while Doorward runs";
+        scope.refuse("secret_not_a_file", reference.place, message, "write `file:PATH`");
+        return None;
+    };
+    if let Err(error) = FixedSecret::check(&file) {
+        let help = "it must be one line of printable ASCII without spaces at its ends, at most 8 KiB";
+        scope.refuse("secret_unfit", reference.place, error.to_string(), help);
+        return None;
+    }
+    Some(file)
 }

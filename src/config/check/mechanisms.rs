@@ -9,6 +9,7 @@ use super::text;
 use crate::config::checked::{Admin, Assertions, Audit, AuditDestination, Limits, ListenAddress};
 use crate::config::placed::{Place, Placed};
 use crate::config::raw;
+use crate::credential::SHORTEST_ROTATION;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -70,15 +71,34 @@ pub(super) fn assertions(
         let message = format!("credential `{}` signs assertions, but their issuer is not known", name.value);
         scope.refuse("assertion_issuer", name.place, message, "add `external_origin`, or `assertions: { issuer: … }`");
     }
+    let hosted_elsewhere = raw.hosted_elsewhere.as_ref().map(|reasoned| scope.reason(reasoned));
+    if let (Some(text), Some(issuer)) = (&raw.issuer, &issuer)
+        && raw.listener.is_none()
+        && hosted_elsewhere.is_none()
+        && !is_our_own(issuer, external_origin)
+    {
+        let message = format!("nothing serves the documents of the issuer `{issuer}`");
+        let help = "name a `listener` for them, or say who serves them in `hosted_elsewhere: { reason: … }`";
+        scope.refuse("documents_unserved", text.place, message, help);
+    }
     let listener = raw.listener.as_ref().filter(|listener| names.listeners.refer(scope, listener));
     let rotate_every = scope.duration(raw.rotate_every.as_ref(), 30 * DAY);
     if let Some(text) = &raw.rotate_every
-        && rotate_every < Duration::from_secs(3600)
+        && rotate_every < SHORTEST_ROTATION
     {
         let message = format!("`{}` is too short for upstreams to follow", text.value.0);
-        scope.refuse("too_short", text.place, message, "at least `1h` is needed here");
+        scope.refuse("too_short", text.place, message, "at least `1d` is needed here");
     }
     Some(Assertions { issuer: issuer?, listener: listener.map(|listener| listener.value.clone()), rotate_every })
+}
+
+/// Whether the issuer's documents stand below `/.doorward/`, where every listener for callers serves them. Without an
+/// external origin its host is taken for one of ours.
+fn is_our_own(issuer: &str, external_origin: Option<&str>) -> bool {
+    match external_origin {
+        Some(origin) => issuer.strip_prefix(origin) == Some("/.doorward"),
+        None => url::Url::parse(issuer).is_ok_and(|url| url.path() == "/.doorward"),
+    }
 }
 
 const DEFAULT_QUEUE: u32 = 20_000;

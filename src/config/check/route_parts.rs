@@ -25,12 +25,17 @@ pub(super) fn path(scope: &Scope<'_>, path: &Placed<String>, mode: &PathMode) ->
     }
     let mut rest = path.as_str();
     let mut literal = String::new();
+    let mut names = BTreeSet::new();
     while let Some((before, after)) = rest.split_once('{') {
         literal.push_str(before);
         let Some((parameter, after)) = after.split_once('}') else { break };
         literal.push('x');
         rest = after;
         let name = parameter.strip_prefix('*').unwrap_or(parameter);
+        if !names.insert(name) {
+            let message = format!("path parameter `{name}` stands twice");
+            scope.refuse("route_path", path.place, message, "policies read it by name: give each its own");
+        }
         if !issuers::is_identifier(name) {
             let message = format!("`{{{parameter}}}` cannot be a path parameter");
             let help = "policies read it by name: use letters, digits and `_`";
@@ -46,7 +51,7 @@ pub(super) fn path(scope: &Scope<'_>, path: &Placed<String>, mode: &PathMode) ->
     };
     let dots = literal.split('/').any(|segment| matches!(segment, "." | ".."));
     let doubled = !opaque && literal.contains("//");
-    if !literal.bytes().all(good) || dots || doubled || (!opaque && !escapes_are_normal(&literal)) {
+    if !literal.bytes().all(good) || dots || doubled || !escapes_are_normal(&literal) {
         let message = format!("no request can have the path `{}`", path.value);
         let help = "write it in normal form: no `//`, no dot segments, no query, other characters as `%C3%A9`";
         scope.refuse("route_path", path.place, message, help);

@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::desk::Scope;
 use super::names::Names;
 use super::{route_parts, text, upstreams};
@@ -10,7 +12,7 @@ use crate::config::checked::RouteSettings;
 use crate::config::faults::{SourceFile, at};
 use crate::config::placed::{Named, Place, Placed};
 use crate::config::raw;
-use crate::route::{Accepts, Access, EvidenceKind, HostPattern, PathMode, Route, RouteError, Router};
+use crate::route::{Accepts, Access, EvidenceKind, HostPattern, IdentityHeaders, PathMode, Route, RouteError, Router};
 
 /// What routes refer to.
 pub(super) struct Known<'a> {
@@ -112,7 +114,7 @@ impl<'a> Routes<'a> {
         let pass_authorization = raw.pass_authorization.as_ref().map(|reasoned| scope.reason(reasoned));
         let identity_headers = raw.identity_headers.as_ref().map(|raw| route_parts::identity_headers(scope, raw));
         if let Some(credential) = credential {
-            self.headers_meet(scope, raw, credential);
+            self.headers_meet(scope, raw, credential, identity_headers.as_ref());
         }
         let route = Route {
             name: name.as_str().into(),
@@ -244,7 +246,13 @@ impl<'a> Routes<'a> {
     }
 
     /// Refuses a header of the route that its credential would write over.
-    fn headers_meet(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
+    fn headers_meet(
+        &self,
+        scope: &Scope<'_>,
+        raw: &raw::Route,
+        credential: &Placed<String>,
+        identity: Option<&IdentityHeaders>,
+    ) {
         let declared = self.known.config.credentials.iter().find(|(name, _)| name.value == credential.value);
         let header = declared.and_then(|(_, declared)| match (&declared.signed_assertion, &declared.fixed) {
             (Some(raw), _) => Some(raw.header.as_ref().map_or("Authorization", |header| header.as_str())),
@@ -259,13 +267,20 @@ impl<'a> Routes<'a> {
             let help = "give the credential another `header`, or remove `pass_authorization`";
             scope.refuse("header_twice", pass.place, message, help);
         }
-        let none = raw::IdentityHeaders::default();
-        let named = raw.identity_headers.as_ref().unwrap_or(&none);
-        for text in [&named.subject, &named.issuer, &named.email, &named.groups, &named.roles].into_iter().flatten() {
-            if text.eq_ignore_ascii_case(header) {
-                let message = format!("credential `{}` has the header `{}` already", credential.value, text.value);
-                scope.refuse("header_twice", text.place, message, "give one of them another name");
-            }
+        let (Some(named), Some(checked)) = (&raw.identity_headers, identity) else { return };
+        // `-` and `_` are one character to many upstreams.
+        let alike = |name: &HeaderName| name.as_str().eq_ignore_ascii_case(&header.replace('_', "-"));
+        for (text, name) in [
+            (&named.subject, &checked.subject),
+            (&named.issuer, &checked.issuer),
+            (&named.email, &checked.email),
+            (&named.groups, &checked.groups),
+            (&named.roles, &checked.roles),
+        ] {
+            let Some(name) = name.as_ref().filter(|name| alike(name)) else { continue };
+            let (place, written) = text.as_ref().map_or((credential.place, name.as_str()), |text| (text.place, text));
+            let message = format!("credential `{}` has the header `{written}` already", credential.value);
+            scope.refuse("header_twice", place, message, "give one of them another name");
         }
     }
 

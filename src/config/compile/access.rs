@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::checked::{AttributeKind, Checked};
 use crate::config::faults::{Fault, Faults, SourceFile};
+use crate::identity::PrincipalKind;
 use crate::identity::claims::ClaimPath;
 use crate::policy::{
     AttributeType, DeclaredAttribute, Policies, PolicyFault, PolicySettings, PolicySource, RoleSettings, RoleTrust,
@@ -20,10 +21,10 @@ pub(super) fn policies(checked: &Checked, router: &Router, uses: &Arc<RoleUses>)
             kind: kind(attribute.kind),
         })
     });
-    let names = checked.issuers.iter().map(|issuer| &issuer.name);
-    let names = names.chain(checked.certificate_issuers.iter().map(|issuer| &issuer.name));
+    let issuers = checked.issuers.iter().map(|issuer| (&issuer.name, issuer.kind));
+    let certificates = checked.certificate_issuers.iter().map(|issuer| (&issuer.name, PrincipalKind::Workload));
     let settings = PolicySettings {
-        issuers: names.map(|name| name.as_str().into()).collect(),
+        issuers: issuers.chain(certificates).map(|(name, kind)| (name.as_str().into(), kind)).collect(),
         attributes: declared.collect(),
         roles: checked.roles.iter().map(role).collect(),
         routes: router.routes().to_vec(),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::runtime::Runtime;
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
-use crate::config::secrets::SecretSource;
 use crate::credential::{
     Algorithm, AssertionSettings, CredentialProvider, Documents, FixedSecret, FixedSecretSettings, NoCredential,
     PlainIdentity, SignedAssertion,
@@ -71,10 +70,7 @@ pub(super) fn provider(
                 Err(error) => failed(error.to_string()),
             }
         }
-        CredentialKind::Fixed { header, secret, prefix } => {
-            let SecretSource::File(file) = &secret.source else {
-                return failed("a fixed secret comes from a file, so that it can be replaced".to_owned());
-            };
+        CredentialKind::Fixed { header, file, prefix } => {
             let settings =
                 FixedSecretSettings { name, header: header.clone(), prefix: prefix.clone(), file: file.clone() };
             match FixedSecret::load(settings, runtime.clock().now()) {

@@ -16,7 +16,8 @@ use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, UpstreamSettings, UpstreamSettingsError};
 
 const REMEMBERED_ROLE_USES: usize = 100_000;
-const CACHED_CREDENTIALS: usize = 20_000;
+/// Of each of the two caches.
+const CACHED_CREDENTIAL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Why the process cannot start although its configuration is sound.
 #[derive(Debug, thiserror::Error)]
@@ -102,8 +103,8 @@ impl Runtime {
             clock,
             metrics,
             role_uses: Arc::new(RoleUses::new(REMEMBERED_ROLE_USES)),
-            assertions: AssertionCache::new(CACHED_CREDENTIALS),
-            identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIALS),
+            assertions: AssertionCache::new(CACHED_CREDENTIAL_BYTES),
+            identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIAL_BYTES),
             signing_keys,
             login_state,
             key_stores: Mutex::default(),
@@ -151,6 +152,12 @@ impl Runtime {
     #[must_use]
     pub fn cached_credentials(&self) -> usize {
         self.assertions.len()
+    }
+
+    /// Lets go of what is kept for callers whose grants have ended at `now`.
+    pub fn forget_ended_callers(&self, now: crate::clock::Timestamp) {
+        self.assertions.forget_ended(now);
+        self.identity_headers.forget_ended(now);
     }
 
     pub(super) fn role_uses(&self) -> &Arc<RoleUses> {

@@ -37,7 +37,7 @@ pub struct SignedAssertion {
 pub struct Fixed {
     /// The header that carries it.
     pub header: Option<Placed<String>>,
-    /// The secret: `file:PATH`, read again when it changes, or `env:NAME`.
+    /// The secret: `file:PATH`, read again when it changes.
     pub secret: Option<Placed<String>>,
     /// Text before the secret, such as `"Bearer "`. Default none.
     pub prefix: Option<Placed<String>>,
@@ -51,6 +51,8 @@ pub struct Assertions {
     pub issuer: Option<Placed<String>>,
     /// A listener that serves only the documents, at the issuer URL's path.
     pub listener: Option<Placed<String>>,
-    /// How often the signing key is replaced, with overlap. Default `30d`.
+    /// Why no listener here serves the documents of `issuer`: somebody else publishes them there.
+    pub hosted_elsewhere: Option<Reasoned>,
+    /// How often the signing key is replaced, with overlap: at least `1d`, default `30d`.
     pub rotate_every: Option<Placed<DurationText>>,
 }

@@ -80,6 +80,24 @@ fn what_is_missing_or_would_not_be_read_is_told() {
 }
 
 #[test]
+fn rules_in_a_subdirectory_are_a_fault_and_not_silence() {
+    let world = World::new();
+    for folder in ["sec/deep", "empty", ".hidden"] {
+        std::fs::create_dir_all(world.path().join("policies").join(folder)).unwrap();
+    }
+    world.write("policies/.hidden/x.cedar", "nonsense");
+    world.write("policies/empty/README.md", "nonsense");
+    assert!(world.load().is_ok());
+    world.write("policies/sec/deep/guardrails.cedar", "forbid(principal, action, resource);\n");
+    assert_eq!(
+        world.told(),
+        [
+            "policies/sec directory_unread: the directory is not read, and holds `guardrails.cedar` (move its files up: rules stand directly in the policies directory)"
+        ]
+    );
+}
+
+#[test]
 fn only_files_directly_in_the_policies_directory_are_read() {
     let world = World::new();
     world.write("policies/.hidden.yaml", "nonsense\n");

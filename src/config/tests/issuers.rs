@@ -28,7 +28,7 @@ fn leeway_and_assertions_live_five_minutes_at_most() {
         "rotate_every: 1m",
         "54:17 too_short",
         "`1m` is too short for upstreams to follow",
-        "at least `1h` is needed here",
+        "at least `1d` is needed here",
     );
 }
 

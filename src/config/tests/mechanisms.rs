@@ -248,18 +248,25 @@ fn a_credential_travels_in_a_header_of_its_own() {
 #[test]
 fn a_secret_is_a_reference_that_holds() {
     spoiled(
-        "secret: env:API_KEY",
+        "secret: file:api.secret",
         "secret: hunter2",
         "57:46 secret_inline",
         "a secret must not stand in the configuration",
         "put it in a file and write `file:PATH`, or write `env:NAME`",
     );
     spoiled(
-        "secret: env:API_KEY",
+        "secret: file:api.secret",
         "secret: env:OTHER",
         "57:46 secret_unset",
         "environment variable `OTHER` is not set",
         "set it where Doorward is started, or use `file:PATH`",
+    );
+    spoiled(
+        "secret: file:api.secret",
+        "secret: env:API_KEY",
+        "57:46 secret_not_a_file",
+        "a fixed secret comes from a file, so that it can be replaced while Doorward runs",
+        "write `file:PATH`",
     );
     spoiled(
         "client_secret: file:okta.secret",
@@ -380,4 +387,56 @@ fn the_admin_listener_is_never_open_to_others() {
         "add `token: file:admin.token`, require client certificates, or listen on 127.0.0.1",
     );
     assert!(World::with("doorward.yaml", "127.0.0.1:9901", "0.0.0.0:9901").load().is_ok(), "a token is asked for");
+}
+
+#[test]
+fn a_fixed_secret_that_no_request_could_carry_is_told_by_check_as_by_run() {
+    let world = World::new();
+    let file = world.path().join("api.secret");
+    for (content, problem) in [
+        (" padded\n".to_owned(), "it is not one line of printable ASCII"),
+        ("s\u{e9}cret\n".to_owned(), "it is not one line of printable ASCII"),
+        ("x".repeat(8 * 1024 + 1), "it is larger than 8192 bytes"),
+    ] {
+        world.write("api.secret", &content);
+        let told = world.told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("doorward.yaml:57:46 secret_unfit: no secret in") && told[0].contains(problem));
+        assert!(!told[0].contains("cret\n") && crate::credential::FixedSecret::check(&file).is_err());
+    }
+    world.write("api.secret", &"x".repeat(8 * 1024));
+    assert!(world.load().is_ok() && crate::credential::FixedSecret::check(&file).is_ok());
+}
+
+#[test]
+fn keys_turn_no_faster_than_they_can_be_published() {
+    spoiled(
+        "rotate_every: 30d",
+        "rotate_every: 23h",
+        "54:17 too_short",
+        "`23h` is too short for upstreams to follow",
+        "at least `1d` is needed here",
+    );
+    let checked = World::with("doorward.yaml", "rotate_every: 30d", "rotate_every: 1d").load().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let rotate_every = checked.assertions.unwrap().rotate_every;
+    assert!(crate::credential::SigningKeys::open(state.path(), rotate_every).is_ok(), "what check takes, run takes");
+}
+
+#[test]
+fn documents_of_an_issuer_elsewhere_are_served_by_somebody() {
+    let elsewhere = "issuer: https://tokens.example.com/doorward";
+    spoiled(
+        "listener: documents",
+        elsewhere,
+        "53:11 documents_unserved",
+        "nothing serves the documents of the issuer `https://tokens.example.com/doorward`",
+        "name a `listener` for them, or say who serves them in `hosted_elsewhere: { reason: … }`",
+    );
+    let reason = format!("{elsewhere}\n  hosted_elsewhere: {{ reason: a CDN publishes them }}");
+    let listener = format!("{elsewhere}\n  listener: documents");
+    let own = "issuer: https://api.example.com/.doorward";
+    for good in [&reason, &listener, own] {
+        assert!(World::with("doorward.yaml", "listener: documents", good).load().is_ok(), "{good}");
+    }
 }

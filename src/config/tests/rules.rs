@@ -305,6 +305,13 @@ fn a_path_is_one_that_requests_can_have() {
     );
     spoiled(
         path,
+        "path: \"/a/{id}/b/{id}\"",
+        "17:11 route_path",
+        "path parameter `id` stands twice",
+        "policies read it by name: give each its own",
+    );
+    spoiled(
+        path,
         "path: /.doorward/login",
         "17:11 route_path",
         "`/.doorward/` is Doorward's own",
@@ -319,6 +326,13 @@ fn a_path_is_one_that_requests_can_have() {
     );
     let opaque = "path: /a;b\n    path_mode: { opaque: { reason: object names hold anything } }";
     assert!(World::with("policies/rules.yaml", path, opaque).load().is_ok());
+    spoiled(
+        path,
+        "path: /a%2fb\n    path_mode: { opaque: { reason: object names hold anything } }",
+        "17:11 route_path",
+        "no request can have the path `/a%2fb`",
+        "write it in normal form: no `//`, no dot segments, no query, other characters as `%C3%A9`",
+    );
     spoiled(
         path,
         "path: /a\n    path_mode: { opaque: { reason: x } }",
@@ -428,4 +442,11 @@ fn a_credential_never_writes_over_a_header_of_its_route() {
     let told = "policies/rules.yaml:27:34 header_twice: credential `key` has the header `x-api-KEY` already \
                 (give one of them another name)";
     assert_eq!(world.told(), [told]);
+    for header in ["X-Doorward-Roles", "x_doorward_roles"] {
+        let world = World::with("policies/rules.yaml", "credential: assertion", "credential: key");
+        world.replace("doorward.yaml", "header: X-Api-Key", &format!("header: {header}"));
+        let told = "policies/rules.yaml:21:17 header_twice: credential `key` has the header `x-doorward-roles` already \
+                    (give one of them another name)";
+        assert_eq!(world.told(), [told], "a default name counts as a written one");
+    }
 }

@@ -42,7 +42,7 @@ fn no_secret_is_ever_printed() {
     for secret in ["s3cret", "t0ken", "k3y", "AA=="] {
         assert!(!printed.contains(secret), "{secret}");
     }
-    let world = World::with("doorward.yaml", "secret: env:API_KEY", "secret: hunter2");
+    let world = World::with("doorward.yaml", "secret: file:api.secret", "secret: hunter2");
     let faults = world.load().unwrap_err();
     assert!(!faults.to_string().contains("hunter2") && !faults.to_json().to_string().contains("hunter2"));
 }

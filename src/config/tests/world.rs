@@ -63,7 +63,7 @@ assertions:
   rotate_every: 30d
 credentials:
   assertion: { signed_assertion: { algorithm: ES256, lifetime: 5m } }
-  key: { fixed: { header: X-Api-Key, secret: env:API_KEY } }
+  key: { fixed: { header: X-Api-Key, secret: file:api.secret } }
   open: { none: { reason: "static site without callers" } }
 upstreams:
   billing:
@@ -131,6 +131,7 @@ impl World {
         world.write("tls/api.key", &pem("PRIVATE KEY"));
         world.write("tls/ca.pem", &pem("CERTIFICATE"));
         world.write("okta.secret", "s3cret\n");
+        world.write("api.secret", "k3y\n");
         world.write("admin.token", "t0ken\n");
         world.write("keys.json", "{\"keys\":[]}\n");
         world.write("doorward.yaml", DOORWARD);

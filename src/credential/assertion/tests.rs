@@ -22,7 +22,7 @@ impl World {
         let state = tempfile::tempdir().unwrap();
         let keys = Arc::new(SigningKeys::open(state.path(), MONTH).unwrap());
         keys.ensure(algorithm, now()).unwrap();
-        Self { _state: state, keys, cache: AssertionCache::new(100) }
+        Self { _state: state, keys, cache: AssertionCache::new(1 << 20) }
     }
 
     fn provider(&self, change: impl FnOnce(&mut AssertionSettings)) -> Result<SignedAssertion, SettingsError> {
@@ -170,6 +170,26 @@ async fn an_assertion_never_outlives_its_grant() {
 }
 
 #[tokio::test]
+async fn an_assertion_never_outlives_a_role_that_it_names() {
+    let world = World::new(Algorithm::Es256);
+    let (provider, start) = (world.provider(|_| ()).unwrap(), now());
+    let role_end = start.plus(Duration::from_secs(40));
+    let caller = Caller { roles_end_at: Some(role_end), ..Caller::default() };
+    let claims = world.verified(&issue(&provider, &caller, start).await).await;
+    assert_eq!(claims["exp"], role_end.unix_seconds());
+    // A longer-lived assertion of the same roles is not handed out either.
+    let longer = Caller { roles_end_at: None, fingerprint: 2, ..Caller::default() };
+    let long = issue(&provider, &longer, start).await;
+    let shorter = Caller { roles_end_at: Some(role_end), ..longer };
+    assert_ne!(issue(&provider, &shorter, start).await.id, long.id);
+
+    // In its last second the role is left out rather than the request refused.
+    let ending = Caller { roles_end_at: Some(start.plus(Duration::from_millis(500))), ..Caller::default() };
+    let claims = world.verified(&issue(&provider, &ending, start).await).await;
+    assert_eq!((claims["roles"].as_array().unwrap().len(), &claims["exp"]), (0, &(start.unix_seconds() + 300).into()));
+}
+
+#[tokio::test]
 async fn many_requests_at_once_share_one_signature() {
     let (world, start) = (World::new(Algorithm::Rs256), now());
     let provider = Arc::new(world.provider(|settings| settings.algorithm = Algorithm::Rs256).unwrap());
@@ -180,6 +200,19 @@ async fn many_requests_at_once_share_one_signature() {
     let answers: Vec<_> = futures_util::future::join_all(requests).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(answers.iter().filter(|credential| credential.fresh).count(), 1);
     assert!(answers.iter().all(|credential| credential.id == answers[0].id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_that_does_not_come_is_waited_for_until_the_deadline() {
+    let world = World::new(Algorithm::Es256);
+    let (provider, caller, start) = (world.provider(|_| ()).unwrap(), Caller::default(), now());
+    let grant = caller.grant();
+    let key = super::Caller { profile: provider.profile, grant: &grant }.key();
+    // Somebody else is at it, and never done.
+    let Err(_hanging) = world.cache.entries().get_value_or_guard_async(&key).await else { panic!("nothing is there") };
+    let began = tokio::time::Instant::now();
+    assert_eq!(refused(&provider, &caller, start).await, "signing_timeout");
+    assert_eq!(began.elapsed().as_secs(), DEADLINE.as_secs());
 }
 
 #[tokio::test]

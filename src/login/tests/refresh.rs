@@ -47,6 +47,24 @@ async fn ageing(world: &World) -> Browser {
 }
 
 #[tokio::test]
+async fn a_refreshed_session_is_the_same_evidence_with_other_claims() {
+    let (world, mut browser) = (World::new().await, Browser::default());
+    world.log_in(&mut browser, "").await;
+    let before = world.visit(&mut browser).await.unwrap();
+    for minutes in [25, 25, 9] {
+        world.clock.advance(Duration::from_secs(minutes * 60 + 2));
+        world.visit(&mut browser).await.unwrap();
+    }
+    let after = world.ask(&browser).await.unwrap();
+    assert_eq!(world.issuer.calls(|calls| calls.refresh), 1);
+    assert_ne!(before.fingerprint, after.fingerprint);
+    assert_eq!(before.evidence_id(), after.evidence_id());
+    let mut other = Browser::default();
+    world.log_in(&mut other, "").await;
+    assert_ne!(world.ask(&other).await.unwrap().evidence_id(), after.evidence_id());
+}
+
+#[tokio::test]
 async fn claims_that_live_for_seconds_are_refreshed_half_way_but_not_by_every_request() {
     let (world, mut browser) = (World::new().await, Browser::default());
     world.issuer.set(|mode| mode.lifetime = Some(20));

@@ -136,13 +136,13 @@ fn an_attribute_of_another_type_than_declared_denies() {
 fn a_projected_claim_cannot_stand_in_for_issuer_or_groups() {
     let world = World::of(
         r#"@id("a") permit(principal, action, resource) when { principal.groups.contains("admin") };
-           @id("b") permit(principal, action, resource) when { principal.issuer == "hr" };
+           @id("b") permit(principal, action, resource) when { principal.issuer == "ci" };
            @id("c") permit(principal, action, resource) when { principal has email && principal.email == "x@y" };"#,
     );
     let mut identity = verified(&[]);
     identity.email = None;
     identity.attributes.insert("groups".to_owned(), Attribute::Set(vec!["admin".to_owned()]));
-    identity.attributes.insert("issuer".to_owned(), Attribute::String("hr".to_owned()));
+    identity.attributes.insert("issuer".to_owned(), Attribute::String("ci".to_owned()));
     identity.attributes.insert("email".to_owned(), Attribute::String("x@y".to_owned()));
     assert_eq!(world.reason(&Arc::new(Principal::verified(identity)), "GET", "/shop"), DenyReason::NotPermitted);
 }

@@ -105,6 +105,66 @@ fn a_principal_of_an_unknown_issuer_is_an_error() {
 }
 
 #[test]
+fn a_principal_of_the_other_kind_than_its_issuers_callers_is_an_error() {
+    let fault = only("@id(\"a\")\nforbid(principal == User::\"ci|acme/web\", action, resource);");
+    assert_eq!((fault.line(), fault.column()), (Some(2), Some(21)), "{fault:?}");
+    assert_eq!(fault.help_text().unwrap(), "did you mean `Workload::\"ci|acme/web\"`?");
+    World::of(r#"@id("a") forbid(principal == Workload::"ci|acme/web", action, resource);"#);
+    only(r#"@id("a") forbid(principal == Workload::"okta|alice", action, resource);"#);
+}
+
+#[test]
+fn a_text_that_is_no_name_is_an_error_where_names_are_compared() {
+    for (condition, column, near) in [
+        ("resource.name == \"invoice\"", 22, "invoices"),
+        ("\"invoice\" != resource.name", 5, "invoices"),
+        ("resource.environment == \"prodution\"", 29, "production"),
+        ("principal.issuer == \"okat\"", 25, "okta"),
+        ("[\"okta\", \"cii\"].contains(principal.issuer)", 14, "ci"),
+    ] {
+        let fault = only(&format!("@id(\"a\")\nforbid(principal, action, resource) when {{\n    {condition} }};"));
+        assert_eq!((fault.line(), fault.column()), (Some(3), Some(column)), "{fault:?}");
+        assert_eq!(fault.help_text().unwrap(), format!("did you mean `{near}`?"));
+    }
+    World::of(
+        r#"@id("a") forbid(principal, action, resource) when { resource.name == "shop" || principal.issuer == "" };"#,
+    );
+    World::of(r#"@id("a") forbid(principal, action, resource) when { ["okta"].contains(principal.issuer) };"#);
+}
+
+#[test]
+fn a_forbid_that_reads_the_path_of_an_opaque_route_is_an_error() {
+    let with_opaque = |text: &str| {
+        let mut settings = settings(&[("rules.cedar", text)]);
+        let opaque = PathMode::Opaque { reason: "package names hold slashes".into() };
+        let npm = Route {
+            path_mode: opaque,
+            ..route(4, "npm", "/npm/{*name}", "staging", Access::Public { reason: "x".into() })
+        };
+        settings.routes.push(Arc::new(npm));
+        Policies::load(settings, Arc::default())
+    };
+    for (policy, column) in [
+        (r#"forbid(principal, action, resource) when { context.path like "/npm/admin*" };"#, 44),
+        (r#"forbid(principal, action, resource) when { context has parameters.name };"#, 44),
+        (r#"forbid(principal, action, resource in Environment::"staging") when { context.path == "/npm/x" };"#, 70),
+        (r#"forbid(principal, action, resource) when { context == context };"#, 44),
+    ] {
+        let faults = with_opaque(&format!("@id(\"a\")\n{policy}")).unwrap_err();
+        assert_eq!((faults.len(), faults[0].line(), faults[0].column()), (1, Some(2), Some(column)), "{faults:?}");
+        assert!(faults[0].to_string().contains("`npm`") && faults[0].help_text().is_some(), "{faults:?}");
+    }
+    for policy in [
+        r#"forbid(principal, action, resource == Route::"shop") when { context.path == "/shop" };"#,
+        r#"forbid(principal, action, resource in Environment::"production") when { context.path == "/shop" };"#,
+        r#"forbid(principal, action, resource) when { context.host == "api.test" };"#,
+        r#"permit(principal, action, resource) when { context.path == "/npm/x" };"#,
+    ] {
+        assert!(with_opaque(&format!("@id(\"a\")\n{policy}")).is_ok(), "{policy}");
+    }
+}
+
+#[test]
 fn an_unknown_action_is_an_error() {
     let fault = only(r#"@id("a") permit(principal, action == Action::"GETT", resource);"#);
     assert!(fault.to_string().contains("GETT"), "{fault}");

@@ -74,7 +74,7 @@ fn settings(sources: &[(&str, &str)]) -> PolicySettings {
     let deployer = RoleTrust { issuer: "ci".into(), groups: Vec::new(), claims: vec![repository] };
     let declared = |name: &str, kind| DeclaredAttribute { issuer: "okta".into(), name: name.into(), kind };
     PolicySettings {
-        issuers: ["okta".into(), "ci".into()].into(),
+        issuers: [("okta".into(), PrincipalKind::User), ("ci".into(), PrincipalKind::Workload)].into(),
         attributes: vec![
             declared("department", AttributeType::String),
             declared("level", AttributeType::Long),

@@ -109,6 +109,28 @@ fn the_first_use_of_a_role_is_told_once() {
 }
 
 #[test]
+fn a_use_whose_record_is_lost_is_told_again_past_remembered_decisions() {
+    let world = World::of(ADMINS);
+    let caller = alice(&["admin"]);
+    let told = || world.ask(&caller, "GET", "/shop").unwrap().first_uses().clone();
+    let first = told();
+    assert_eq!((first.len(), told().len()), (1, 0));
+    world.policies.forget_uses(&caller, &first);
+    assert_eq!((told(), told().len()), (first, 0));
+}
+
+#[test]
+fn a_refreshed_session_assumes_no_role_anew() {
+    let world = World::of(ADMINS);
+    let session = |generation: u8| {
+        let identity = VerifiedIdentity { fingerprint: [generation; 32], ..verified(&["admin"]) };
+        Arc::new(Principal::verified(identity).with_evidence_id([9; 32]))
+    };
+    let told = |caller| world.ask(&caller, "GET", "/shop").unwrap().first_uses().len();
+    assert_eq!((told(session(1)), told(session(2))), (1, 0));
+}
+
+#[test]
 fn a_refusal_uses_no_role() {
     let world = World::of(r#"@id("gets") permit(principal in Role::"admin", action == Action::"GET", resource);"#);
     let caller = alice(&["admin"]);

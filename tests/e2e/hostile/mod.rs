@@ -50,6 +50,16 @@ impl World {
         connection.answer().await.map(|answer| answer.status)
     }
 
+    /// Fails unless a request of these bytes is answered with this status and this code by the gate itself.
+    async fn refuses_as(&self, bytes: &str, status: u16, code: &str) {
+        let mut connection = self.gate.raw().await;
+        connection.send(bytes.replace("{token}", &self.token)).await;
+        let answer = connection.answer().await.unwrap_or_else(|| panic!("no answer to {bytes:?}"));
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        assert_eq!((answer.status, problem["code"].as_str()), (status, Some(code)), "{bytes:?}");
+        self.upstream.heard_nothing();
+    }
+
     /// Fails unless a request of these bytes is refused by the gate itself.
     async fn refuses(&self, bytes: &str) {
         let status = self.status_of(bytes).await;

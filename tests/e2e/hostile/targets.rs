@@ -11,30 +11,36 @@ fn get(target: &str) -> String {
 #[tokio::test]
 async fn an_ambiguous_path_is_refused() {
     let world = World::start().await;
-    for target in [
-        "/things/%2e%2e/admin",
-        "/things/../admin",
-        "/things/.%2e/admin",
-        "/things/%252e%252e/admin",
-        "/things/..%2fadmin",
-        "/things/..%5cadmin",
-        "/things/a%2fb",
-        "/things/a%5cb",
-        "/things\\admin",
-        "/things/..;/admin",
-        "/things/a;b=c",
-        "//things/a",
-        "/things//a",
-        "/things/%00",
-        "/things/%0a",
-        "/things/%0d%0aX:%20y",
-        "/things/%c0%af",
-        "/things/%zz",
-        "/things/%",
-        "/things/\u{7f}",
-        "/things/a\tb",
+    for (code, targets) in [
+        (
+            "path_dot_segment",
+            &[
+                "/things/%2e%2e/admin",
+                "/things/../admin",
+                "/things/.%2e/admin",
+                "/things/%252e%252e/admin",
+                "/things/..%2fadmin",
+                "/things/..%5cadmin",
+                "/things/..;/admin",
+            ][..],
+        ),
+        (
+            "path_ambiguous",
+            &["/things/a%2fb", "/things/a%5cb", "/things\\admin", "/things/a;b=c", "//things/a", "/things//a"],
+        ),
+        (
+            "path_malformed",
+            &["/things/%00", "/things/%0a", "/things/%0d%0aX:%20y", "/things/%c0%af", "/things/%zz", "/things/%"],
+        ),
     ] {
-        world.refuses(&get(target)).await;
+        for target in targets {
+            world.refuses_as(&get(target), 400, code).await;
+        }
+    }
+    // No HTTP at all: the connection's own parser refuses these.
+    for target in ["/things/\u{7f}", "/things/a\tb"] {
+        assert_eq!(world.status_of(&get(target)).await, Some(400), "{target:?}");
+        world.upstream.heard_nothing();
     }
     world.passes(&get("/things/a%20b")).await;
     assert_eq!(world.upstream.only().target, "/things/a%20b");
@@ -51,7 +57,7 @@ async fn what_is_judged_is_what_is_sent() {
 #[tokio::test]
 async fn a_fragment_neither_picks_a_rule_nor_travels_on() {
     let world = World::start().await;
-    world.refuses(&get("/admin#/things/1")).await;
+    world.refuses_as(&get("/admin#/things/1"), 404, "no_route").await;
     world.passes(&get("/things/1#/../admin")).await;
     assert_eq!(world.upstream.only().target, "/things/1");
     assert_eq!(world.gate.only_record_of("/things/1").await.verdict(), ("allow", "ok"));
@@ -61,9 +67,10 @@ async fn a_fragment_neither_picks_a_rule_nor_travels_on() {
 async fn an_opaque_route_takes_encoded_slashes_and_still_no_dot_segments() {
     let settings = json!({ "path": "/npm/{*rest}", "path_mode": { "opaque": { "reason": "package names hold %2F" } } });
     let world = World::changed(|gate| gate.route("npm", settings)).await;
-    for target in ["/npm/%2e%2e/things/1", "/npm/..%2fthings", "/npm/../things/1", "/%6epm/x"] {
-        world.refuses(&get(target)).await;
+    for target in ["/npm/%2e%2e/things/1", "/npm/..%2fthings", "/npm/../things/1"] {
+        world.refuses_as(&get(target), 400, "path_dot_segment").await;
     }
+    world.refuses_as(&get("/%6epm/x"), 400, "path_ambiguous").await;
     world.passes(&get("/npm/@scope%2fname")).await;
     assert_eq!(world.upstream.only().target, "/npm/@scope%2fname");
 }
@@ -72,28 +79,29 @@ async fn an_opaque_route_takes_encoded_slashes_and_still_no_dot_segments() {
 async fn the_request_names_exactly_one_well_formed_host() {
     let world = World::start().await;
     let line = "GET /things/1 HTTP/1.1\r\nAuthorization: Bearer {token}\r\n";
-    for hosts in [
-        "",
-        "Host: gate.test\r\nHost: gate.test\r\n",
-        "Host: gate.test\r\nHost: evil.test\r\n",
-        "Host: gate.test, evil.test\r\n",
-        "Host: user@gate.test\r\n",
-        "Host: gate.test/\r\n",
-        "Host: gate.test:x\r\n",
-        "Host:\r\n",
+    for (hosts, code) in [
+        ("", "host_missing"),
+        ("Host: gate.test\r\nHost: gate.test\r\n", "host_twice"),
+        ("Host: gate.test\r\nHost: evil.test\r\n", "host_twice"),
+        ("Host: gate.test, evil.test\r\n", "host_malformed"),
+        ("Host: user@gate.test\r\n", "host_malformed"),
+        ("Host: gate.test/\r\n", "host_malformed"),
+        ("Host: gate.test:x\r\n", "host_malformed"),
+        ("Host:\r\n", "host_malformed"),
     ] {
-        world.refuses(&format!("{line}{hosts}\r\n")).await;
+        world.refuses_as(&format!("{line}{hosts}\r\n"), 400, code).await;
     }
-    world
-        .refuses("GET http://evil.test/things/1 HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\r\n")
-        .await;
+    let elsewhere =
+        "GET http://evil.test/things/1 HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\r\n";
+    world.refuses_as(elsewhere, 400, "host_twice").await;
     world.passes(&format!("{line}Host: GATE.test.\r\n\r\n")).await;
 }
 
 #[tokio::test]
 async fn another_host_is_another_route() {
     let world = World::start().await;
-    world.refuses("GET /things/1 HTTP/1.1\r\nHost: other.test\r\nAuthorization: Bearer {token}\r\n\r\n").await;
+    let other = "GET /things/1 HTTP/1.1\r\nHost: other.test\r\nAuthorization: Bearer {token}\r\n\r\n";
+    world.refuses_as(other, 404, "no_route").await;
 }
 
 #[tokio::test]
@@ -118,15 +126,18 @@ async fn headers_never_change_what_is_asked_for() {
 #[tokio::test]
 async fn methods_that_no_policy_speaks_of_are_refused() {
     let world = World::start().await;
-    for method in ["TRACE", "CONNECT", "PROPFIND", "get", "GET\t"] {
-        world
-            .refuses(&format!(
-                "{method} /things/1 HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {{token}}\r\n\r\n"
-            ))
-            .await;
+    let asked = |method: &str| {
+        format!("{method} /things/1 HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {{token}}\r\n\r\n")
+    };
+    for method in ["TRACE", "PROPFIND", "get"] {
+        world.refuses_as(&asked(method), 405, "method_unsupported").await;
     }
-    world.refuses("CONNECT internal.test:443 HTTP/1.1\r\nHost: internal.test:443\r\n\r\n").await;
-    world.refuses("OPTIONS * HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\r\n").await;
+    assert_eq!(world.status_of(&asked("GET\t")).await, Some(400), "no method at all");
+    for connect in [&*asked("CONNECT"), "CONNECT internal.test:443 HTTP/1.1\r\nHost: internal.test:443\r\n\r\n"] {
+        world.refuses_as(connect, 405, "method_unsupported").await;
+    }
+    let star = "OPTIONS * HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\r\n";
+    world.refuses_as(star, 400, "path_malformed").await;
 }
 
 #[tokio::test]
@@ -142,11 +153,11 @@ async fn the_callers_target_never_picks_the_upstream() {
 #[tokio::test]
 async fn every_refusal_is_on_record_without_control_bytes_or_query() {
     let world = World::start().await;
-    world.refuses(&get("/things/%1b%5b31m?token=very-secret")).await;
-    world.refuses(&get("/things/..;/x?token=very-secret")).await;
+    world.refuses_as(&get("/things/%1b%5b31m?token=very-secret"), 400, "path_malformed").await;
+    world.refuses_as(&get("/things/..;/x?token=very-secret"), 400, "path_dot_segment").await;
     world.gate.settled_audit().await;
     world.gate.never_wrote("very-secret");
     assert!(!world.gate.read("audit.jsonl").contains('\u{1b}'));
     let denied = world.gate.audit().into_iter().filter(|record| record.text("decision") == "deny").count();
-    assert!(denied >= 2, "{denied} refusals on record");
+    assert_eq!(denied, 2, "refusals on record");
 }
