@@ -36,6 +36,10 @@ doc: ## Builds the documentation, warnings denied
 bench: ## Runs the benches
 	cargo bench --locked
 
+.PHONY: soak
+soak: ## Measures what no test may depend on: first event, memory of large bodies
+	cargo bench --locked --bench soak
+
 .PHONY: ci
 ci: ## Does what CI does
 	.ci/run

@@ -160,7 +160,7 @@ fn access(routes: usize) -> String {
     text.push_str("routes:\n");
     for number in 0..routes {
         let place = place(number);
-        let limits = "limits: { body: 10MiB }";
+        let limits = "limits: { body: 2GiB }";
         let shared = "environment: bench, upstream: api, credential: assertion";
         let accept = "accept: { issuers: [bench], evidence: [bearer] }";
         let headers = if number == 1 { ", identity_headers: {}" } else { "" };
