@@ -9,6 +9,7 @@ use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
 use crate::credential::{AssertionCache, IdentityHeaderCache, KeyError, SigningKeys};
+use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
 use crate::login::{LoginError, LoginState, LoginStateSettings, SessionEvent};
 use crate::policy::RoleUses;
@@ -16,6 +17,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, UpstreamSettings, UpstreamSettingsError};
 
 const REMEMBERED_ROLE_USES: usize = 100_000;
+const REMEMBERED_FIRST_SIGHTS: usize = 100_000;
 const CACHED_CREDENTIALS: usize = 20_000;
 
 /// Why the process cannot start although its configuration is sound.
@@ -34,6 +36,7 @@ pub struct Runtime {
     clock: Clock,
     metrics: Arc<Metrics>,
     role_uses: Arc<RoleUses>,
+    first_sights: Arc<FirstSights>,
     assertions: AssertionCache,
     identity_headers: IdentityHeaderCache,
     signing_keys: Option<Arc<SigningKeys>>,
@@ -102,6 +105,7 @@ impl Runtime {
             clock,
             metrics,
             role_uses: Arc::new(RoleUses::new(REMEMBERED_ROLE_USES)),
+            first_sights: Arc::new(FirstSights::new(REMEMBERED_FIRST_SIGHTS)),
             assertions: AssertionCache::new(CACHED_CREDENTIALS),
             identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIALS),
             signing_keys,
@@ -155,6 +159,10 @@ impl Runtime {
 
     pub(super) fn role_uses(&self) -> &Arc<RoleUses> {
         &self.role_uses
+    }
+
+    pub(super) fn first_sights(&self) -> &Arc<FirstSights> {
+        &self.first_sights
     }
 
     pub(super) fn assertions(&self) -> AssertionCache {

@@ -1,4 +1,5 @@
-//! What the verifier remembers of tokens: those it verified, those it refused, and when it first saw the rest.
+//! What is remembered of tokens: those that a verifier verified, those it refused, and when the process first saw the
+//! rest.
 //!
 //! Everything is keyed by the SHA-256 of the whole token and bounded. Refusals have a table of their own, so that a
 //! flood of bad tokens pushes out no good one.
@@ -16,9 +17,6 @@ const VERIFIED: Duration = Duration::from_secs(5 * 60);
 
 /// So is a refused one.
 const REFUSED: Duration = Duration::from_secs(2);
-
-/// Tokens whose first sight is remembered.
-const FIRST_SIGHTS: usize = 10_000;
 
 /// Which issuer's keys, at which generation, a verdict rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +41,40 @@ impl<T> Entry<T> {
 
 type Table<T> = Cache<[u8; 32], Arc<Entry<T>>>;
 
+/// When tokens that state no time were first seen, by their SHA-256.
+///
+/// Role sessions begin there, so it outlives the verifiers: else each new one would begin them again.
+#[derive(Debug)]
+pub struct FirstSights(Cache<[u8; 32], Timestamp>);
+
+impl FirstSights {
+    /// A memory of `capacity` tokens at most.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(Cache::new(capacity))
+    }
+
+    /// When the token of this SHA-256 was first seen, which may be now.
+    pub(super) fn of(&self, fingerprint: [u8; 32], now: Timestamp) -> Timestamp {
+        if let Some(seen) = self.0.get(&fingerprint) {
+            return seen.min(now);
+        }
+        self.0.insert(fingerprint, now);
+        now
+    }
+}
+
 /// The memory of one verifier.
 #[derive(Debug)]
 pub(super) struct Recall {
     verified: Table<Arc<Principal>>,
     refused: Table<IdentityError>,
-    first_sights: Cache<[u8; 32], Timestamp>,
 }
 
 impl Recall {
     pub(super) fn new(capacity: usize) -> Self {
         let (verified, refused) = (Cache::new(capacity), Cache::new(capacity));
-        Self { verified, refused, first_sights: Cache::new(FIRST_SIGHTS) }
+        Self { verified, refused }
     }
 
     /// The verdict on a token, if one is remembered and holds. `current` is the generation of an issuer's keys now.
@@ -92,15 +112,6 @@ impl Recall {
     pub(super) fn refused(&self, fingerprint: [u8; 32], error: IdentityError, basis: Basis, now: Timestamp) {
         let until = now.plus(REFUSED);
         self.refused.insert(fingerprint, Arc::new(Entry { verdict: error, basis, from: now, until }));
-    }
-
-    /// When a token was first seen, which may be now.
-    pub(super) fn first_sight(&self, fingerprint: [u8; 32], now: Timestamp) -> Timestamp {
-        if let Some(seen) = self.first_sights.get(&fingerprint) {
-            return seen.min(now);
-        }
-        self.first_sights.insert(fingerprint, now);
-        now
     }
 }
 
@@ -163,9 +174,9 @@ mod tests {
 
     #[test]
     fn the_first_sight_of_a_token_stays() {
-        let recall = Recall::new(10);
-        assert_eq!(recall.first_sight([1; 32], at(0)), at(0));
-        assert_eq!(recall.first_sight([1; 32], at(100)), at(0));
-        assert_eq!(recall.first_sight([2; 32], at(100)), at(100));
+        let sights = FirstSights::new(10);
+        assert_eq!(sights.of([1; 32], at(0)), at(0));
+        assert_eq!(sights.of([1; 32], at(100)), at(0));
+        assert_eq!(sights.of([2; 32], at(100)), at(100));
     }
 }
