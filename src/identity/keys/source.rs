@@ -79,9 +79,18 @@ async fn discovered_address(client: &OutboundClient, issuer: &str, plain_http: P
     }
     let keys = document.get("jwks_uri").and_then(Value::as_str);
     let keys = keys.ok_or_else(|| format!("the document at `{address}` names no `jwks_uri`"))?;
-    check_url(keys, plain_http)
+    check_discovered(keys, issuer, plain_http)
         .map_err(|reason| format!("the document at `{address}` names a `jwks_uri` that cannot be called: {reason}"))?;
     Ok(keys.to_owned())
+}
+
+/// Keys are asked for no less safely than the document that names them: whoever could change them could sign.
+fn check_discovered(keys: &str, issuer: &str, plain_http: PlainHttp) -> Result<(), &'static str> {
+    let is_plain = |address: &str| address.parse().is_ok_and(|address: Uri| address.scheme_str() == Some("http"));
+    if is_plain(keys) && !is_plain(issuer) {
+        return Err("it is plain http, and the issuer is not");
+    }
+    check_url(keys, plain_http)
 }
 
 async fn fetch_set(client: &OutboundClient, address: &str) -> Result<Published, String> {
@@ -153,6 +162,17 @@ mod tests {
         assert_eq!(lifetime_of(&[("cache-control", "max-age=31536000")]), 86400);
         assert_eq!(lifetime_of(&[("cache-control", "max-age=99999999999999999999")]), 900);
         assert_eq!(lifetime_of(&[]), 900);
+    }
+
+    #[test]
+    fn keys_are_asked_for_in_plain_text_only_of_an_issuer_in_plain_text() {
+        let check = |keys, issuer| check_discovered(keys, issuer, PlainHttp::LoopbackOnly).is_ok();
+        assert!(check("http://127.0.0.1:1/keys", "http://127.0.0.1:1"));
+        assert!(check("https://issuer.example/keys", "http://127.0.0.1:1"));
+        assert!(check("https://keys.example/keys", "https://issuer.example"));
+        assert!(!check("http://127.0.0.1:1/keys", "https://issuer.example"));
+        assert!(!check("HTTP://127.0.0.1:1/keys", "https://issuer.example"));
+        assert!(!check("http://keys.example/keys", "http://127.0.0.1:1"));
     }
 
     #[test]

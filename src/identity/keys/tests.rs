@@ -167,6 +167,25 @@ async fn a_discovered_address_that_cannot_be_called_gives_no_keys() {
 }
 
 #[tokio::test]
+async fn an_issuer_over_tls_names_no_address_in_plain_text_even_on_this_machine() {
+    let plain = Issuer::with(&[&SigningKey::es256("a")]).await;
+    let keys = plain.server.at("/keys");
+    let (server, authority_pem) = TestServer::start_tls(move |request| {
+        let issuer = format!("https://{}", request.headers()["host"].to_str().unwrap());
+        answer(200, json!({ "issuer": issuer, "jwks_uri": keys }).to_string())
+    })
+    .await;
+    let mut settings = KeyStoreSettings::new("okta", KeySource::Discovery { issuer: server.origin().to_owned() });
+    settings.outbound.authorities_pem = Some(authority_pem.into_bytes());
+    let (store, clock) = store_of(settings);
+    store.start();
+    completed(&store, 1).await;
+    let fault = store.readiness(clock.now()).unwrap_err();
+    assert!(fault.contains("it is plain http, and the issuer is not"), "{fault}");
+    assert_eq!(plain.server.hits("/keys"), 0);
+}
+
+#[tokio::test]
 async fn a_wrong_answer_gives_no_keys_and_says_why() {
     let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "y".repeat(512 * 1024));
     for (status, body, why) in [
