@@ -25,15 +25,16 @@ use super::jwt::{Header, UnverifiedToken};
 use crate::clock::{Clock, Timestamp};
 use crate::outbound::{OutboundClient, OutboundError, OutboundSettings};
 use set::{KeySet, Refusal};
+use source::FileReader;
 pub use source::KeySource;
 
 /// A file is looked at this often.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// At most one fetch within this for keys that nobody knows.
 /// A caller waits so long at most for keys: while it waits it holds a place that another caller could use.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// At most one fetch within this for keys that nobody knows.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// For so long a key id that a fetch did not bring asks for no other.
@@ -132,11 +133,10 @@ struct Current {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    busy: bool,
     /// A fetch is under way, or has been asked for.
-    completed: u64,
+    busy: bool,
     /// Fetches that ended.
-}
+    completed: u64,
     /// Those of them that brought keys.
     answered: u64,
     /// When a fetch was last asked for a key that nobody knew.
@@ -152,6 +152,7 @@ enum Search {
     Joined(Progress),
     /// Too soon after the latest such fetch, or this key was asked for not long ago.
     Refused,
+}
 
 impl KeyStore {
     /// A store without keys yet: the first token, or [`KeyStore::start`], makes it fetch them.
@@ -228,7 +229,6 @@ impl KeyStore {
     /// `key_unknown`, `key_unfit`, `key_ambiguous`, `signature_invalid`; [`IdentityError::Unavailable`] while keys are
     /// out of reach, and when they do not come within two seconds.
     pub(super) async fn verify(&self, token: &UnverifiedToken<'_>, now: Timestamp) -> Result<u64, IdentityError> {
-        let (signed, signature) = token.signed_and_signature();
         let until = Instant::now() + PATIENCE;
         let current = self.current(now, until).await?;
         self.verify_from(current, token, now, until).await
@@ -242,6 +242,7 @@ impl KeyStore {
         now: Timestamp,
         until: Instant,
     ) -> Result<u64, IdentityError> {
+        let (signed, signature) = token.signed_and_signature();
         let mut outcome = current.keys.verify(token.header(), signed, signature);
         let mut has_joined = false;
         while outcome == Err(Refusal::UnknownKey) {
@@ -269,8 +270,8 @@ impl KeyStore {
             if outcome == Err(Refusal::UnknownKey) && answered {
                 self.shared.unknown_keys.insert(remembered(token.header()), now);
             }
-        }
             break;
+        }
         match outcome {
             Ok(()) => Ok(current.generation),
             Err(Refusal::UnknownKey) => Err(self.unknown_key()),
@@ -353,7 +354,6 @@ impl Shared {
         if asked.is_some_and(|since| within(now, since, UNKNOWN_KEY_MEMORY)) {
             return Search::Refused;
         }
-    }
         let mut search = Search::Refused;
         self.progress.send_if_modified(|progress| {
             let latest = progress.unknown_key_asked_at;
@@ -381,6 +381,7 @@ impl Shared {
         let ended = progress.wait_for(|progress| progress.completed != seen.completed);
         let ended = tokio::time::timeout_at(until, ended).await.ok()?.ok()?;
         Some(*ended)
+    }
 
     fn unknown_key_interval(&self) -> Duration {
         match self.settings.source {
@@ -390,12 +391,13 @@ impl Shared {
     }
 
     /// Fetches once and answers when to fetch again.
-    async fn fetch(&self) -> Result<Duration, String> {
+    async fn fetch(&self, files: &mut FileReader) -> Result<Duration, String> {
         let from_file = matches!(self.settings.source, KeySource::File(_));
         if !from_file {
             self.fetches.fetch_add(1, Ordering::Relaxed);
         }
-        let published = self.settings.source.fetch(&self.client, self.settings.outbound.plain_http).await?;
+        let (source, plain_http) = (&self.settings.source, self.settings.outbound.plain_http);
+        let published = source.fetch(&self.client, plain_http, files, self.clock.now()).await?;
         let digest = sha256(&published.body);
         let previous = self.current.load_full();
         let (keys, generation) = match previous {
@@ -423,12 +425,12 @@ impl Shared {
 }
 
 async fn keep_fetching(shared: Arc<Shared>) {
-    let mut failures = 0_u32;
+    let (mut failures, mut files) = (0_u32, FileReader::default());
     loop {
         shared.progress.send_modify(|progress| progress.busy = true);
         // A wish that came together with the timer is granted by the fetch that begins here.
         let _ = shared.wake.notified().now_or_never();
-        let pause = match shared.fetch().await {
+        let pause = match shared.fetch(&mut files).await {
             Ok(pause) => {
                 if shared.fault.swap(None).is_some() {
                     tracing::info!(issuer = %shared.settings.name, "the issuer's keys are back");
@@ -448,9 +450,9 @@ async fn keep_fetching(shared: Arc<Shared>) {
         shared.progress.send_modify(|progress| {
             progress.busy = false;
             progress.completed = progress.completed.wrapping_add(1);
+            progress.answered = progress.answered.wrapping_add(u64::from(failures == 0));
         });
         tokio::select! {
-            progress.answered = progress.answered.wrapping_add(u64::from(failures == 0));
             () = tokio::time::sleep(pause) => {}
             () = shared.wake.notified() => {}
         }
