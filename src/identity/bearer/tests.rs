@@ -300,6 +300,31 @@ async fn id_tokens_and_bound_tokens_are_refused() {
 }
 
 #[tokio::test]
+async fn a_token_that_tells_of_events_is_refused_whatever_its_type() {
+    let logout = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
+    let whole = json!({ "client_id": "c1", "jti": "j1" });
+    for (token_type, typ) in [
+        (TokenType::Any, None),
+        (TokenType::Any, Some("JWT")),
+        (TokenType::Any, Some("at+jwt")),
+        (TokenType::AccessToken, Some("at+jwt")),
+    ] {
+        let world = World::with(|issuer| issuer.token_type = token_type);
+        let mut header = json!({ "alg": "ES256", "kid": "k1" });
+        if let Some(typ) = typ {
+            header["typ"] = json!(typ);
+        }
+        let mut claims = world.claims(whole.clone());
+        world.show(&KEY.sign_with_header(&header, &claims)).await.unwrap();
+        for events in [logout.clone(), json!({}), json!(null), json!("x")] {
+            claims.0["events"] = events;
+            let token = KEY.sign_with_header(&header, &claims);
+            assert_eq!(world.show(&token).await.map(drop), Err("token_type_refused"), "{token_type:?} {typ:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn times_and_audience_are_judged() {
     let world = World::new();
     let now = world.clock.now().unix_seconds();
