@@ -29,7 +29,7 @@ use crate::clock::Timestamp;
 use crate::route::EvidenceKind;
 use recall::{Basis, Recall};
 
-/// Tokens that a verifier remembers unless told otherwise.
+/// Tokens that a verifier remembers unless told otherwise, 20 MiB of them at most.
 pub const REMEMBERED_TOKENS: usize = 10_000;
 
 /// Longest leeway that makes sense.
@@ -147,6 +147,7 @@ impl BearerVerifier {
         fingerprint: [u8; 32],
         now: Timestamp,
     ) -> Result<Arc<Principal>, IdentityError> {
+        let token_bytes = token.len();
         let token = UnverifiedToken::parse(token)?;
         let stated = token.unverified_issuer();
         let known = self.issuers.iter().enumerate().find(|(_, known)| Some(known.issuer.as_str()) == stated);
@@ -170,7 +171,7 @@ impl BearerVerifier {
         let (_, claims) = token.into_parts();
         match self.judge(issuer, claims, fingerprint, now) {
             Ok((principal, ends)) => {
-                self.recall.verified(fingerprint, principal.clone(), basis, now, ends);
+                self.recall.verified((fingerprint, token_bytes), principal.clone(), basis, now, ends);
                 Ok(principal)
             }
             Err(error) => {
