@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, stream};
 use http::{Method, Request, Response, Version};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::service::service_fn;
@@ -64,7 +64,11 @@ async fn measure() -> ExitCode {
     waits.sort_unstable();
     let at = |share: usize| waits.get(waits.len() * share / 1000).copied().unwrap_or_default();
     let slowest = waits.last().copied().unwrap_or_default();
-    println!("first event, upstream to client, {STREAMS} streams: p50 {:?}, p99 {:?}, max {slowest:?}", at(500), at(990));
+    println!(
+        "first event, upstream to client, {STREAMS} streams: p50 {:?}, p99 {:?}, max {slowest:?}",
+        at(500),
+        at(990)
+    );
 
     let before = gate.resident_kib();
     let stream = handshake(gate.address, &trusted).await;
@@ -77,7 +81,10 @@ async fn measure() -> ExitCode {
     println!("an upload of {} MiB grew the process by {grown} KiB", (PIECE * PIECES) >> 20);
 
     let good = slowest <= MOST_TO_FIRST_EVENT && grown <= MOST_GROWTH_KIB;
-    println!("limits: first event {MOST_TO_FIRST_EVENT:?}, growth {MOST_GROWTH_KIB} KiB: {}", if good { "held" } else { "missed" });
+    println!(
+        "limits: first event {MOST_TO_FIRST_EVENT:?}, growth {MOST_GROWTH_KIB} KiB: {}",
+        if good { "held" } else { "missed" }
+    );
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -105,6 +105,10 @@ impl CertificateSettings {
             .map_err(|_| malformed("the client certificate's names cannot be read"))?
             .map(|extension| extension.value.general_names.as_slice())
             .unwrap_or_default();
+        // What we cannot read another reader may: to pass over it would choose among names without having seen all.
+        if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+            return Err(malformed("the client certificate has a name that cannot be read"));
+        }
         let (kind, name) = self.choose(names)?;
         // `notAfter` is the last second of validity (RFC 5280 section 4.1.2.5).
         let valid_from = Timestamp::from_unix_seconds(leaf.validity().not_before.timestamp());
@@ -328,6 +332,28 @@ mod tests {
         assert!(shows(&peer(Some(shown.clone()), "public")).unwrap());
         assert!(!shows(&peer(Some(shown), "internal")).unwrap());
         assert!(!shows(&peer(None, "public")).unwrap());
+    }
+
+    #[test]
+    fn a_certificate_with_a_name_that_cannot_be_read_is_refused_though_another_can() {
+        let with_names = |names: &[u8]| {
+            let mut params = CertificateParams::default();
+            let at = |seconds: i64| time::OffsetDateTime::from_unix_timestamp(NOW.unix_seconds() + seconds).unwrap();
+            (params.not_before, params.not_after) = (at(-60), at(60));
+            let length = u8::try_from(names.len()).unwrap();
+            let content = [&[0x30, length], names].concat();
+            params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], content)];
+            let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+            let sha256 = crate::identity::keys::sha256(&der);
+            recognise_at(&verifier(true, true), Arc::new(ClientCertificate { der, sha256 }), NOW)
+        };
+        let good = b"\x82\x09a.example";
+        assert_eq!(&*with_names(good).unwrap().subject, "a.example");
+        // A URI and a DNS name that are no text.
+        for unreadable in [b"\x86\x02\xff\xfe", b"\x82\x02\xff\xfe"] {
+            let both = [&good[..], unreadable].concat();
+            assert_eq!(with_names(&both).map(drop), Err("certificate_malformed"), "{unreadable:x?}");
+        }
     }
 
     #[test]

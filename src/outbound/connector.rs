@@ -47,18 +47,7 @@ impl Connector {
         deadline: Duration,
         plain_http: PlainHttp,
     ) -> Result<Self, BoxError> {
-        let mut roots = RootCertStore::empty();
-        // A system without authorities, or with some unreadable ones, can still call what `authorities_pem` vouches for.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(pem) = authorities_pem {
-            let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
-            if certificates.is_empty() {
-                return Err("no certificate in it".into());
-            }
-            for certificate in certificates {
-                roots.add(certificate)?;
-            }
-        }
+        let roots = roots(authorities_pem, || rustls_native_certs::load_native_certs().certs)?;
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
@@ -121,6 +110,27 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// The authorities of `authorities_pem` and no others: whoever names one does not want every public authority to be
+/// able to stand in for the issuer. Without any, the system's, as far as they can be read.
+fn roots(
+    authorities_pem: Option<&[u8]>,
+    system: impl FnOnce() -> Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, BoxError> {
+    let mut roots = RootCertStore::empty();
+    let Some(pem) = authorities_pem else {
+        roots.add_parsable_certificates(system());
+        return Ok(roots);
+    };
+    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+    if certificates.is_empty() {
+        return Err("no certificate in it".into());
+    }
+    for certificate in certificates {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
 /// A connection, with or without TLS.
 #[derive(Debug)]
 pub(super) struct Stream(Either<TcpStream, Box<TlsStream<TcpStream>>>);
@@ -152,5 +162,30 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority(name: &str) -> rcgen::Certificate {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn named_authorities_stand_instead_of_the_systems_and_not_beside_them() {
+        let (public, own) = (authority("public"), authority("own"));
+        let system = || vec![public.der().clone()];
+        let subjects = |pem: Option<&str>| {
+            let roots = roots(pem.map(str::as_bytes), system).unwrap();
+            roots.roots.iter().map(|root| root.subject.to_vec()).collect::<Vec<_>>()
+        };
+        let (named, unnamed) = (subjects(Some(&own.pem())), subjects(None));
+        assert_eq!((named.len(), unnamed.len()), (1, 1));
+        assert_ne!(named, unnamed);
     }
 }

@@ -38,7 +38,7 @@ pub enum PlainHttp {
 /// What a client is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundSettings {
-    /// PEM certificates of authorities that are trusted besides the system's.
+    /// PEM certificates of the authorities that are trusted; `None`: the system's.
     pub authorities_pem: Option<Vec<u8>>,
     /// From the first byte of the request to the last of the answer.
     pub total_deadline: Duration,
@@ -121,7 +121,7 @@ pub struct OutboundClient {
 }
 
 impl OutboundClient {
-    /// A client that trusts the system's authorities and those of `settings`.
+    /// A client that trusts the authorities of `settings`, or else the system's.
     ///
     /// # Errors
     /// [`OutboundError::Authorities`].

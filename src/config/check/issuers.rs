@@ -77,7 +77,7 @@ fn issuer(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Issuer) -> Option
     let principal = scope.required(raw.principal.as_ref(), name, "principal");
     if let Some(list) = principal {
         scope.not_empty(list, "principal");
-        traps::mutable_principal(scope, list);
+        traps::mutable_principal(scope, iss.map(|iss| iss.as_str()), list);
     }
     let required_claims = claims(scope, &raw.required_claims, "required_claims", false);
     let forbidden_claims = claims(scope, &raw.forbidden_claims, "forbidden_claims", true);

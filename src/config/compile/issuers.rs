@@ -51,7 +51,7 @@ pub(super) fn recognition(checked: &Checked, runtime: &Runtime, note: Note<'_>) 
             }
         }
     }
-    match BearerVerifier::new(bearers, REMEMBERED_TOKENS) {
+    match BearerVerifier::new(bearers, REMEMBERED_TOKENS, runtime.first_sights().clone()) {
         Ok(verifier) => verifiers.push(Arc::new(verifier)),
         Err(error) => {
             complete = false;

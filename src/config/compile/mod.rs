@@ -19,6 +19,9 @@ mod stated;
 
 mod upstreams;
 
+#[cfg(test)]
+mod tests;
+
 pub use examine::examine;
 pub use listeners::{admin_listener, limits, listeners};
 pub use runtime::{Runtime, StartError};

@@ -9,6 +9,7 @@ use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
 use crate::credential::{AssertionCache, IdentityHeaderCache, KeyError, SigningKeys};
+use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
 use crate::login::{EventRefused, LoginError, LoginState, LoginStateSettings, SessionEvent};
 use crate::policy::RoleUses;
@@ -16,6 +17,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, UpstreamSettings, UpstreamSettingsError};
 
 const REMEMBERED_ROLE_USES: usize = 100_000;
+const REMEMBERED_FIRST_SIGHTS: usize = 100_000;
 /// Of each of the two caches.
 const CACHED_CREDENTIAL_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -35,6 +37,7 @@ pub struct Runtime {
     clock: Clock,
     metrics: Arc<Metrics>,
     role_uses: Arc<RoleUses>,
+    first_sights: Arc<FirstSights>,
     assertions: AssertionCache,
     identity_headers: IdentityHeaderCache,
     signing_keys: Option<Arc<SigningKeys>>,
@@ -103,6 +106,7 @@ impl Runtime {
             clock,
             metrics,
             role_uses: Arc::new(RoleUses::new(REMEMBERED_ROLE_USES)),
+            first_sights: Arc::new(FirstSights::new(REMEMBERED_FIRST_SIGHTS)),
             assertions: AssertionCache::new(CACHED_CREDENTIAL_BYTES),
             identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIAL_BYTES),
             signing_keys,
@@ -162,6 +166,10 @@ impl Runtime {
 
     pub(super) fn role_uses(&self) -> &Arc<RoleUses> {
         &self.role_uses
+    }
+
+    pub(super) fn first_sights(&self) -> &Arc<FirstSights> {
+        &self.first_sights
     }
 
     pub(super) fn assertions(&self) -> AssertionCache {

@@ -74,7 +74,8 @@ pub struct Keys {
     pub jwks_uri: Option<Placed<String>>,
     /// From this JWKS file, read again when it changes.
     pub file: Option<Placed<String>>,
-    /// PEM file of the authorities that vouch for the server of `jwks_uri`. Default: the system's.
+    /// PEM file of the authorities that alone vouch for the server of `jwks_uri`, and for the issuer's at login.
+    /// Default: the system's.
     pub authorities: Option<Placed<String>>,
 }
 
@@ -82,7 +83,7 @@ pub struct Keys {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Discovery {
-    /// PEM file of the authorities that vouch for the issuer's server. Default: the system's.
+    /// PEM file of the authorities that alone vouch for the issuer's servers, at login too. Default: the system's.
     pub authorities: Option<Placed<String>>,
 }
 

@@ -4,7 +4,7 @@ use crate::config::{Checked, load};
 use crate::identity::PrincipalKind;
 
 /// Copies an example, makes the files that it refers to, and loads it.
-fn loaded(name: &str) -> (tempfile::TempDir, Checked) {
+pub(crate) fn loaded(name: &str) -> (tempfile::TempDir, Checked) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples").join(name);
     let world = tempfile::tempdir().unwrap();
     for directory in ["policies", "tls"] {

@@ -139,46 +139,120 @@ fn only_asymmetric_algorithms_are_accepted() {
     );
 }
 
-#[test]
-fn a_principal_is_never_named_by_what_changes_hands() {
-    spoiled(
-        "principal: [uid]",
-        "principal: [email]",
-        "30:16 principal_mutable",
-        "`email` can be changed and given to somebody else",
-        "name the principal by an immutable claim, such as `sub`, `oid` or Okta's `uid`",
-    );
-    spoiled(
-        "principal: [uid]",
-        "principal: [upn, profile.name]",
-        "30:16 principal_mutable",
-        "`upn`, `profile.name` can be changed and given to somebody else",
-        "name the principal by an immutable claim, such as `sub`, `oid` or Okta's `uid`",
-    );
-    assert!(World::with("doorward.yaml", "principal: [uid]", "principal: [sub, email]").load().is_ok());
+/// Makes `okta` another issuer with another principal.
+fn named_by(issuer: &str, principal: &str) -> World {
+    let world = World::with("doorward.yaml", "https://acme.okta.com/oauth2/default", issuer);
+    world.replace("doorward.yaml", "principal: [uid]", &format!("principal: [{principal}]"));
+    world
 }
 
 #[test]
-fn an_issuer_that_signs_for_everybody_binds_its_customer() {
+fn a_principal_is_never_named_by_what_changes_hands() {
+    let okta = "name the principal by Okta's `uid`: `sub` is the login name";
+    for (issuer, principal, told, help) in [
+        ("https://acme.okta.com/oauth2/default", "email", "`email`", okta),
+        ("https://acme.okta.com/oauth2/default", "sub", "`sub`", okta),
+        ("https://acme.oktapreview.com/oauth2/aus1", "sub, profile.name", "`sub`, `profile.name`", okta),
+        (
+            "https://id.example.com",
+            "upn, profile.name",
+            "`upn`, `profile.name`",
+            "name the principal by an immutable claim, such as `sub` where the issuer promises that, or Entra's `oid`",
+        ),
+    ] {
+        let told =
+            format!("doorward.yaml:30:16 principal_mutable: {told} can be changed and given to somebody else ({help})");
+        assert_eq!(named_by(issuer, principal).told(), [told]);
+    }
+    for (issuer, principal) in [
+        ("https://acme.okta.com/oauth2/default", "uid, email"),
+        ("https://acme.okta.com", "sub"),
+        ("https://id.example.com", "sub"),
+        ("https://okta.com.example.com/oauth2/default", "sub"),
+    ] {
+        assert!(named_by(issuer, principal).load().is_ok(), "{issuer} {principal}");
+    }
+}
+
+#[test]
+fn the_names_of_repositories_and_projects_name_no_principal() {
+    let github = "name the principal by `repository_owner_id` and `repository_id`";
+    let pinned = r#"    required_claims: { repository_owner_id: "42", repository_id: "7" }"#;
+    for claim in ["sub", "repository", "repository_owner", "actor", "repository_owner, sub"] {
+        let world = World::with("doorward.yaml", "[repository_owner_id, repository_id]", &format!("[{claim}]"));
+        world.replace("doorward.yaml", r#"    required_claims: { repository_owner_id: "42" }"#, pinned);
+        let told = world.told();
+        assert!(told.len() == 1 && told[0].starts_with("doorward.yaml:47:16 principal_mutable: `"), "{told:?}");
+        assert!(told[0].ends_with(&format!("({github})")), "{told:?}");
+    }
+    for claim in ["sub", "owner", "project", "owner, project, environment"] {
+        let told = vercel(claim, "{ owner_id: team_1, project_id: prj_1, environment: production }").told();
+        let help = "(name the principal by `owner_id`, `project_id` and `environment`)";
+        assert!(told.len() == 1 && told[0].contains("principal_mutable") && told[0].ends_with(help), "{told:?}");
+    }
+}
+
+/// Makes `ci` Vercel.
+fn vercel(principal: &str, required: &str) -> World {
+    let github = "issuer: https://token.actions.githubusercontent.com";
+    let world = World::with("doorward.yaml", github, "issuer: https://oidc.vercel.com/acme");
+    world.replace("doorward.yaml", "[repository_owner_id, repository_id]", &format!("[{principal}]"));
+    let before = r#"required_claims: { repository_owner_id: "42" }"#;
+    world.replace("doorward.yaml", before, &format!("required_claims: {required}"));
+    world
+}
+
+#[test]
+fn an_issuer_that_signs_for_everybody_is_bound_to_one_customer_by_value() {
+    // To name the ids in `principal` tells strangers apart, and lets all of them in.
+    spoiled(
+        "    required_claims: { repository_owner_id: \"42\" }\n",
+        "",
+        "42:13 issuer_shared",
+        "GitHub Actions signs for all its customers, and nothing here says which value of `repository_owner_id` or \
+         `repository_id` is yours",
+        "give `repository_owner_id` or `repository_id` a value in `required_claims`; `principal` alone binds nobody",
+    );
     spoiled(
         "[repository_owner_id, repository_id]",
-        "[repository_id]",
+        "[repository_owner_id]",
         "42:13 issuer_shared",
-        "GitHub Actions signs for all its customers, and nothing here binds `repository_owner_id`",
-        "add `repository_owner_id` to `principal` or `required_claims`",
+        "callers of GitHub Actions who differ in `repository_id` would be one principal",
+        "add `repository_id` to `principal`, or a value to `required_claims`",
     );
-    let vercel = "issuer: https://oidc.vercel.com/acme";
-    spoiled(
-        "issuer: https://token.actions.githubusercontent.com",
-        vercel,
-        "42:13 issuer_shared",
-        "Vercel signs for all its customers, and nothing here binds `owner_id`, `project_id`, `environment`",
-        "add `owner_id`, `project_id`, `environment` to `principal` or `required_claims`",
+    let all = "owner_id, project_id, environment";
+    assert_eq!(
+        vercel(all, "{}").told(),
+        [
+            "doorward.yaml:42:13 issuer_shared: Vercel signs for all its customers, and nothing here says which value of \
+          `owner_id` or `project_id`, and of `environment` is yours (give `owner_id` or `project_id`, and \
+          `environment` a value in `required_claims`; `principal` alone binds nobody)"
+        ]
     );
-    let world = World::with("doorward.yaml", "issuer: https://token.actions.githubusercontent.com", vercel);
-    let bound = "principal: [owner_id, project_id]\n    required_claims: { environment: production }";
-    world.replace("doorward.yaml", "principal: [repository_owner_id, repository_id]", bound);
-    assert!(world.load().is_ok());
+    for open in ["{ owner_id: team_1 }", "{ environment: production }"] {
+        let told = vercel(all, open).told();
+        assert!(told.len() == 1 && told[0].contains("issuer_shared"), "{open}: {told:?}");
+    }
+    assert!(vercel(all, "{ owner_id: team_1, environment: [production, staging] }").load().is_ok());
+}
+
+#[test]
+fn google_is_bound_to_one_organisation_or_one_service_account() {
+    let google = |required: &str| {
+        let world = named_by("https://accounts.google.com", "sub");
+        world.replace("doorward.yaml", "forbidden_claims: { act: [] }", &format!("required_claims: {required}"));
+        world
+    };
+    assert_eq!(
+        google("{}").told(),
+        [
+            "doorward.yaml:25:13 issuer_shared: Google signs for all its customers, and nothing here says which value of \
+          `hd` or `sub` is yours (give `hd` or `sub` a value in `required_claims`; `principal` alone binds nobody)"
+        ]
+    );
+    assert!(google("{ hd: example.com }").load().is_ok());
+    assert!(google("{ sub: [\"101\", \"102\"] }").load().is_ok());
+    assert!(named_by("https://accounts.google.com.example.com", "sub").load().is_ok());
 }
 
 #[test]

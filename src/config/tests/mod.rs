@@ -1,6 +1,6 @@
 //! The configuration as a whole: what every fault says and where, and what a cut file can never mean.
 
-mod examples;
+pub(crate) mod examples;
 mod files;
 mod issuers;
 mod mechanisms;

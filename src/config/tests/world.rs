@@ -54,7 +54,7 @@ issuers:
     algorithms: [RS256]
     keys: { file: keys.json }
     principal: [repository_owner_id, repository_id]
-    longest_token: 15m
+    required_claims: { repository_owner_id: "42" }
 certificate_issuers:
   mesh:
     listeners: [public]

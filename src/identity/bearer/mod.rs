@@ -8,6 +8,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+pub use recall::FirstSights;
 pub use rules::ClaimRules;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::clock::Timestamp;
 use crate::route::EvidenceKind;
 use recall::{Basis, Recall};
 
-/// Tokens that a verifier remembers unless told otherwise.
+/// Tokens that a verifier remembers unless told otherwise, 20 MiB of them at most.
 pub const REMEMBERED_TOKENS: usize = 10_000;
 
 /// Longest leeway that makes sense.
@@ -98,14 +99,20 @@ pub struct BearerSettingsError {
 pub struct BearerVerifier {
     issuers: Vec<BearerIssuer>,
     recall: Recall,
+    first_sights: Arc<FirstSights>,
 }
 
 impl BearerVerifier {
-    /// A verifier for these issuers that remembers `remembered_tokens` tokens at most.
+    /// A verifier for these issuers that remembers `remembered_tokens` tokens at most. Verifiers that follow one
+    /// another share `first_sights`.
     ///
     /// # Errors
     /// [`BearerSettingsError`].
-    pub fn new(issuers: Vec<BearerIssuer>, remembered_tokens: usize) -> Result<Self, BearerSettingsError> {
+    pub fn new(
+        issuers: Vec<BearerIssuer>,
+        remembered_tokens: usize,
+        first_sights: Arc<FirstSights>,
+    ) -> Result<Self, BearerSettingsError> {
         for (position, issuer) in issuers.iter().enumerate() {
             let twice = issuers.iter().take(position).any(|earlier| earlier.issuer == issuer.issuer);
             let fault = if twice {
@@ -127,7 +134,7 @@ impl BearerVerifier {
             };
             return Err(BearerSettingsError { issuer: issuer.projection.issuer.clone(), fault });
         }
-        Ok(Self { issuers, recall: Recall::new(remembered_tokens) })
+        Ok(Self { issuers, recall: Recall::new(remembered_tokens), first_sights })
     }
 
     fn generation(&self, issuer: usize, now: Timestamp) -> Option<u64> {
@@ -140,6 +147,7 @@ impl BearerVerifier {
         fingerprint: [u8; 32],
         now: Timestamp,
     ) -> Result<Arc<Principal>, IdentityError> {
+        let token_bytes = token.len();
         let token = UnverifiedToken::parse(token)?;
         let stated = token.unverified_issuer();
         let known = self.issuers.iter().enumerate().find(|(_, known)| Some(known.issuer.as_str()) == stated);
@@ -163,7 +171,7 @@ impl BearerVerifier {
         let (_, claims) = token.into_parts();
         match self.judge(issuer, claims, fingerprint, now) {
             Ok((principal, ends)) => {
-                self.recall.verified(fingerprint, principal.clone(), basis, now, ends);
+                self.recall.verified((fingerprint, token_bytes), principal.clone(), basis, now, ends);
                 Ok(principal)
             }
             Err(error) => {
@@ -183,7 +191,7 @@ impl BearerVerifier {
     ) -> Result<(Arc<Principal>, Timestamp), IdentityError> {
         let rules = issuer.rules();
         let times = rules.check(&claims, now)?;
-        let first_sight = || self.recall.first_sight(fingerprint, now);
+        let first_sight = || self.first_sights.of(fingerprint, now);
         let principal = rules.principal(claims, &times, first_sight, fingerprint)?;
         Ok((Arc::new(principal), times.expires_at))
     }

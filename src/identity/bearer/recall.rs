@@ -1,4 +1,5 @@
-//! What the verifier remembers of tokens: those it verified, those it refused, and when it first saw the rest.
+//! What is remembered of tokens: those that a verifier verified, those it refused, and when the process first saw the
+//! rest.
 //!
 //! Everything is keyed by the SHA-256 of the whole token and bounded. Refusals have a table of their own, so that a
 //! flood of bad tokens pushes out no good one.
@@ -6,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::clock::Timestamp;
@@ -17,8 +19,9 @@ const VERIFIED: Duration = Duration::from_secs(5 * 60);
 /// So is a refused one.
 const REFUSED: Duration = Duration::from_secs(2);
 
-/// Tokens whose first sight is remembered.
-const FIRST_SIGHTS: usize = 10_000;
+/// A place in the memory of verified tokens. A principal keeps its token's claims, so a longer token takes several: the
+/// memory is bounded by the number of tokens and by their bytes.
+const PLACE_BYTES: usize = 2 * 1024;
 
 /// Which issuer's keys, at which generation, a verdict rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +46,57 @@ impl<T> Entry<T> {
 
 type Table<T> = Cache<[u8; 32], Arc<Entry<T>>>;
 
+/// A principal, and how many places it takes.
+#[derive(Debug)]
+struct Kept {
+    entry: Entry<Arc<Principal>>,
+    places: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ByPlaces;
+
+impl Weighter<[u8; 32], Arc<Kept>> for ByPlaces {
+    fn weight(&self, _: &[u8; 32], kept: &Arc<Kept>) -> u64 {
+        kept.places
+    }
+}
+
+/// When tokens that state no time were first seen, by their SHA-256.
+///
+/// Role sessions begin there, so it outlives the verifiers: else each new one would begin them again.
+#[derive(Debug)]
+pub struct FirstSights(Cache<[u8; 32], Timestamp>);
+
+impl FirstSights {
+    /// A memory of `capacity` tokens at most.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(Cache::new(capacity))
+    }
+
+    /// When the token of this SHA-256 was first seen, which may be now.
+    pub(super) fn of(&self, fingerprint: [u8; 32], now: Timestamp) -> Timestamp {
+        if let Some(seen) = self.0.get(&fingerprint) {
+            return seen.min(now);
+        }
+        self.0.insert(fingerprint, now);
+        now
+    }
+}
+
 /// The memory of one verifier.
 #[derive(Debug)]
 pub(super) struct Recall {
-    verified: Table<Arc<Principal>>,
+    verified: Cache<[u8; 32], Arc<Kept>, ByPlaces>,
     refused: Table<IdentityError>,
-    first_sights: Cache<[u8; 32], Timestamp>,
 }
 
 impl Recall {
+    /// A memory of `capacity` verified tokens at most, and of `capacity` times 2 KiB of them; and of as many refusals.
     pub(super) fn new(capacity: usize) -> Self {
-        let (verified, refused) = (Cache::new(capacity), Cache::new(capacity));
-        Self { verified, refused, first_sights: Cache::new(FIRST_SIGHTS) }
+        let places = u64::try_from(capacity).unwrap_or(u64::MAX);
+        Self { verified: Cache::with_weighter(capacity, places, ByPlaces), refused: Cache::new(capacity) }
     }
 
     /// The verdict on a token, if one is remembered and holds. `current` is the generation of an issuer's keys now.
@@ -64,19 +106,19 @@ impl Recall {
         now: Timestamp,
         current: impl Fn(usize) -> Option<u64>,
     ) -> Option<Result<Arc<Principal>, IdentityError>> {
-        if let Some(entry) = self.verified.get(fingerprint)
-            && entry.holds(now, &current)
+        if let Some(kept) = self.verified.get(fingerprint)
+            && kept.entry.holds(now, &current)
         {
-            return Some(Ok(entry.verdict.clone()));
+            return Some(Ok(kept.entry.verdict.clone()));
         }
         let entry = self.refused.get(fingerprint)?;
         entry.holds(now, &current).then(|| Err(entry.verdict.clone()))
     }
 
-    /// Remembers a verified token until `ends` at most.
+    /// Remembers a verified token of that length until `ends` at most.
     pub(super) fn verified(
         &self,
-        fingerprint: [u8; 32],
+        (fingerprint, token_bytes): ([u8; 32], usize),
         principal: Arc<Principal>,
         basis: Basis,
         now: Timestamp,
@@ -84,7 +126,9 @@ impl Recall {
     ) {
         let until = now.plus(VERIFIED).min(ends);
         if now < until {
-            self.verified.insert(fingerprint, Arc::new(Entry { verdict: principal, basis, from: now, until }));
+            let entry = Entry { verdict: principal, basis, from: now, until };
+            let places = u64::try_from(token_bytes.div_ceil(PLACE_BYTES).max(1)).unwrap_or(u64::MAX);
+            self.verified.insert(fingerprint, Arc::new(Kept { entry, places }));
         }
     }
 
@@ -92,15 +136,6 @@ impl Recall {
     pub(super) fn refused(&self, fingerprint: [u8; 32], error: IdentityError, basis: Basis, now: Timestamp) {
         let until = now.plus(REFUSED);
         self.refused.insert(fingerprint, Arc::new(Entry { verdict: error, basis, from: now, until }));
-    }
-
-    /// When a token was first seen, which may be now.
-    pub(super) fn first_sight(&self, fingerprint: [u8; 32], now: Timestamp) -> Timestamp {
-        if let Some(seen) = self.first_sights.get(&fingerprint) {
-            return seen.min(now);
-        }
-        self.first_sights.insert(fingerprint, now);
-        now
     }
 }
 
@@ -125,20 +160,20 @@ mod tests {
     #[test]
     fn a_verified_token_is_remembered_five_minutes_and_never_past_its_end() {
         let recall = Recall::new(10);
-        recall.verified([1; 32], principal(), BASIS, at(0), at(3600));
+        recall.verified(([1; 32], 1000), principal(), BASIS, at(0), at(3600));
         assert!(remembers(&recall, 299, Some(7)) && !remembers(&recall, 300, Some(7)));
-        recall.verified([1; 32], principal(), BASIS, at(0), at(60));
+        recall.verified(([1; 32], 1000), principal(), BASIS, at(0), at(60));
         assert!(remembers(&recall, 59, Some(7)) && !remembers(&recall, 60, Some(7)));
         assert!(!remembers(&recall, -1, Some(7)), "a clock that was set back trusts nothing longer");
         let recall = Recall::new(10);
-        recall.verified([1; 32], principal(), BASIS, at(0), at(0));
+        recall.verified(([1; 32], 1000), principal(), BASIS, at(0), at(0));
         assert!(!remembers(&recall, 0, Some(7)));
     }
 
     #[test]
     fn a_change_or_loss_of_keys_forgets() {
         let recall = Recall::new(10);
-        recall.verified([1; 32], principal(), BASIS, at(0), at(3600));
+        recall.verified(([1; 32], 1000), principal(), BASIS, at(0), at(3600));
         assert!(!remembers(&recall, 1, Some(8)) && !remembers(&recall, 1, None));
     }
 
@@ -152,7 +187,7 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_is_bounded_and_pushes_out_no_verified_token() {
         let recall = Recall::new(100);
-        recall.verified([1; 32], principal(), BASIS, at(0), at(3600));
+        recall.verified(([1; 32], 1000), principal(), BASIS, at(0), at(3600));
         for number in 0..10_000_u32 {
             let mut fingerprint = [2; 32];
             fingerprint[..4].copy_from_slice(&number.to_be_bytes());
@@ -162,10 +197,25 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_verified_tokens_is_bounded_by_their_number_and_by_their_bytes() {
+        for (token_bytes, most) in [(0, 1000), (1, 1000), (PLACE_BYTES, 1000), (PLACE_BYTES + 1, 500), (16 * 1024, 125)]
+        {
+            let recall = Recall::new(1000);
+            for number in 0..10_000_u32 {
+                let mut fingerprint = [2; 32];
+                fingerprint[..4].copy_from_slice(&number.to_be_bytes());
+                recall.verified((fingerprint, token_bytes), principal(), BASIS, at(0), at(3600));
+            }
+            let remembered = recall.verified.len();
+            assert!(remembered <= most && remembered >= most / 2, "{token_bytes}: {remembered}");
+        }
+    }
+
+    #[test]
     fn the_first_sight_of_a_token_stays() {
-        let recall = Recall::new(10);
-        assert_eq!(recall.first_sight([1; 32], at(0)), at(0));
-        assert_eq!(recall.first_sight([1; 32], at(100)), at(0));
-        assert_eq!(recall.first_sight([2; 32], at(100)), at(100));
+        let sights = FirstSights::new(10);
+        assert_eq!(sights.of([1; 32], at(0)), at(0));
+        assert_eq!(sights.of([1; 32], at(100)), at(0));
+        assert_eq!(sights.of([2; 32], at(100)), at(100));
     }
 }

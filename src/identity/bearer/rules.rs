@@ -38,7 +38,8 @@ impl ClaimRules<'_> {
     /// Times, audience and kind of token.
     ///
     /// # Errors
-    /// Codes of [`check_times`] and [`check_audience`], `token_bound`, `id_token_refused`, `claim_missing`.
+    /// Codes of [`check_times`] and [`check_audience`], `token_type_refused`, `token_bound`, `id_token_refused`,
+    /// `claim_missing`.
     pub fn check(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<TokenTimes, IdentityError> {
         let times = check_times(claims, &self.times, now)?;
         check_audience(claims, self.audiences)?;
@@ -69,8 +70,14 @@ impl ClaimRules<'_> {
     }
 }
 
-/// Access tokens pass; ID tokens, and tokens bound to a key that a bearer does not show, do not.
+/// Access tokens pass; ID tokens, tokens that tell of events, and tokens bound to a key that a bearer does not show, do
+/// not.
 fn check_kind(claims: &Map<String, Value>, token_type: TokenType) -> Result<(), IdentityError> {
+    // A logout token and every other security event (RFC 8417 section 2.2). Many issuers give them the `typ` of all
+    // their tokens, or none.
+    if claims.contains_key("events") {
+        return Err(IdentityError::invalid("token_type_refused", "the token tells of events and grants nothing"));
+    }
     if claims.contains_key("cnf") {
         return Err(IdentityError::invalid("token_bound", "the token is bound to a key and was shown without proof"));
     }

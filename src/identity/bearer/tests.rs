@@ -1,5 +1,7 @@
 //! Whole tokens against the whole verifier.
 
+mod memory;
+
 use std::sync::LazyLock;
 
 use http::HeaderValue;
@@ -35,7 +37,7 @@ impl World {
         let (directory, clock) = (tempfile::tempdir().unwrap(), Clock::system());
         let mut issuer = issuer(&directory, &clock, "okta", &[&KEY]);
         change(&mut issuer);
-        let verifier = Arc::new(BearerVerifier::new(vec![issuer], 100).unwrap());
+        let verifier = Arc::new(verifier(vec![issuer]).unwrap());
         Self { verifier, clock, directory }
     }
 
@@ -97,6 +99,10 @@ impl World {
         let verdict = |issuer| self.verifier.generation(issuer, now);
         self.verifier.recall.verdict(&sha256(token.as_bytes()), now, verdict).is_some()
     }
+}
+
+fn verifier(issuers: Vec<BearerIssuer>) -> Result<BearerVerifier, BearerSettingsError> {
+    BearerVerifier::new(issuers, 100, Arc::new(FirstSights::new(100)))
 }
 
 fn issuer(directory: &tempfile::TempDir, clock: &Clock, name: &str, keys: &[&SigningKey]) -> BearerIssuer {
@@ -179,7 +185,7 @@ async fn one_issuer_cannot_speak_for_another() {
     let other_key = SigningKey::es256("k1");
     let mut theirs = issuer(&directory, &clock, "ci", &[&other_key]);
     theirs.issuer = "https://ci.example".to_owned();
-    let verifier = Arc::new(BearerVerifier::new(vec![ours, theirs], 100).unwrap());
+    let verifier = Arc::new(verifier(vec![ours, theirs]).unwrap());
     let world = World { verifier, clock, directory };
     let own = other_key.sign(&world.claims(json!({ "iss": "https://ci.example" })));
     assert_eq!(&**world.show(&own).await.unwrap().id(), "ci|u1");
@@ -294,6 +300,31 @@ async fn id_tokens_and_bound_tokens_are_refused() {
 }
 
 #[tokio::test]
+async fn a_token_that_tells_of_events_is_refused_whatever_its_type() {
+    let logout = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
+    let whole = json!({ "client_id": "c1", "jti": "j1" });
+    for (token_type, typ) in [
+        (TokenType::Any, None),
+        (TokenType::Any, Some("JWT")),
+        (TokenType::Any, Some("at+jwt")),
+        (TokenType::AccessToken, Some("at+jwt")),
+    ] {
+        let world = World::with(|issuer| issuer.token_type = token_type);
+        let mut header = json!({ "alg": "ES256", "kid": "k1" });
+        if let Some(typ) = typ {
+            header["typ"] = json!(typ);
+        }
+        let mut claims = world.claims(whole.clone());
+        world.show(&KEY.sign_with_header(&header, &claims)).await.unwrap();
+        for events in [logout.clone(), json!({}), json!(null), json!("x")] {
+            claims.0["events"] = events;
+            let token = KEY.sign_with_header(&header, &claims);
+            assert_eq!(world.show(&token).await.map(drop), Err("token_type_refused"), "{token_type:?} {typ:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn times_and_audience_are_judged() {
     let world = World::new();
     let now = world.clock.now().unix_seconds();
@@ -341,111 +372,12 @@ async fn a_refusal_says_nothing_of_the_token() {
 }
 
 #[tokio::test]
-async fn a_token_is_verified_once_in_five_minutes() {
-    let world = World::new();
-    let token = KEY.sign(&world.claims(json!({})));
-    let first = world.show(&token).await.unwrap();
-    assert!(Arc::ptr_eq(&first, &world.show(&token).await.unwrap()));
-    world.clock.advance(Duration::from_secs(301));
-    let later = world.show(&token).await.unwrap();
-    assert!(!Arc::ptr_eq(&first, &later));
-    assert_eq!(first.id(), later.id());
-}
-
-#[tokio::test]
-async fn a_remembered_token_ends_when_it_ends() {
-    let world = World::with(|issuer| issuer.times.leeway = Duration::ZERO);
-    let now = world.clock.now().unix_seconds();
-    let token = KEY.sign(&world.claims(json!({ "exp": now + 60 })));
-    world.show(&token).await.unwrap();
-    assert!(world.remembers(&token));
-    world.clock.advance(Duration::from_secs(60));
-    assert_eq!(world.show(&token).await.map(drop), Err("token_expired"));
-}
-
-#[tokio::test]
-async fn a_token_within_its_leeway_passes_and_is_not_remembered() {
-    let world = World::new();
-    let now = world.clock.now().unix_seconds();
-    let token = KEY.sign(&world.claims(json!({ "iat": now - 100, "exp": now - 10 })));
-    let principal = world.show(&token).await.unwrap();
-    assert_eq!(principal.expires_at, Some(Timestamp::from_unix_seconds(now + 50)));
-    assert!(!world.remembers(&token));
-}
-
-#[tokio::test]
-async fn a_withdrawn_key_ends_the_tokens_that_were_remembered() {
-    let world = World::new();
-    let token = KEY.sign(&world.claims(json!({})));
-    world.show(&token).await.unwrap();
-    let next = SigningKey::es256("k2");
-    std::fs::write(world.directory.path().join("okta.json"), jwks(&[&next])).unwrap();
-    // A token of the new key makes the store look now.
-    let renewed = next.sign(&world.claims(json!({})));
-    while world.show(&renewed).await.is_err() {
-        world.clock.advance(Duration::from_secs(2));
-        tokio::task::yield_now().await;
-    }
-    assert!(!world.remembers(&token));
-    assert_eq!(world.show(&token).await.map(drop), Err("key_unknown"));
-}
-
-#[tokio::test]
-async fn refusals_of_signature_and_claims_are_remembered_for_two_seconds_and_no_others() {
-    let world = World::new();
-    let expired = KEY.sign(&world.claims(json!({ "aud": "api://other" })));
-    let forged = SigningKey::es256("k1").sign(&world.claims(json!({})));
-    let unknown = SigningKey::es256("other").sign(&world.claims(json!({})));
-    for (token, code, remembered) in [
-        (expired.as_str(), "audience_mismatch", true),
-        (&forged, "signature_invalid", true),
-        (&unknown, "key_unknown", false),
-        ("a.b.c", "token_malformed", false),
-    ] {
-        assert_eq!(world.show(token).await.map(drop), Err(code));
-        assert_eq!(world.remembers(token), remembered, "{code}");
-        assert_eq!(world.show(token).await.map(drop), Err(code), "a remembered refusal keeps its code");
-    }
-    world.clock.advance(Duration::from_secs(3));
-    assert!(!world.remembers(&forged) && !world.remembers(&expired));
-}
-
-#[tokio::test]
-async fn an_unreachable_issuer_is_no_verdict_on_a_token() {
-    let world = World::new();
-    let path = world.directory.path().join("okta.json");
-    std::fs::remove_file(&path).unwrap();
-    let token = KEY.sign(&world.claims(json!({})));
-    let error = world.call(&[&format!("Bearer {token}")]).await.unwrap_err();
-    assert!(matches!(&error, IdentityError::Unavailable { issuer, .. } if &**issuer == "okta"), "{error:?}");
-    assert!(!world.remembers(&token));
-}
-
-#[tokio::test]
-async fn role_sessions_begin_at_authentication_else_at_issue_else_at_first_sight() {
-    let world = World::new();
-    let now = world.clock.now().unix_seconds();
-    let began = async |claims: Value| world.claim(claims).await.unwrap().began_at;
-    let at = Timestamp::from_unix_seconds;
-    assert_eq!(began(json!({ "auth_time": now - 500, "iat": now - 5 })).await, at(now - 500));
-    assert_eq!(began(json!({ "iat": now - 5 })).await, at(now - 5));
-
-    let token = KEY.sign(&world.claims(json!({ "iat": null })));
-    let first = world.show(&token).await.unwrap();
-    assert!(first.began_at >= at(now));
-    world.clock.advance(Duration::from_secs(400));
-    let later = world.show(&token).await.unwrap();
-    assert!(!Arc::ptr_eq(&first, &later), "verified again");
-    assert_eq!(first.began_at, later.began_at);
-}
-
-#[tokio::test]
 async fn settings_that_would_let_in_too_much_make_no_verifier() {
     let refused = |change: &dyn Fn(&mut BearerIssuer)| {
         let (directory, clock) = (tempfile::tempdir().unwrap(), Clock::system());
         let mut issuer = issuer(&directory, &clock, "okta", &[&KEY]);
         change(&mut issuer);
-        BearerVerifier::new(vec![issuer], 100).is_err()
+        verifier(vec![issuer]).is_err()
     };
     assert!(!refused(&|_| {}));
     assert!(refused(&|issuer| issuer.issuer.clear()));
@@ -457,7 +389,7 @@ async fn settings_that_would_let_in_too_much_make_no_verifier() {
     assert!(refused(&|issuer| issuer.times.leeway = Duration::from_secs(301)));
     let (directory, clock) = (tempfile::tempdir().unwrap(), Clock::system());
     let twice = ["okta", "entra"].map(|name| issuer(&directory, &clock, name, &[&KEY]));
-    let error = BearerVerifier::new(twice.into(), 100).unwrap_err();
+    let error = verifier(twice.into()).unwrap_err();
     assert_eq!(&*error.issuer, "entra");
 }
 

@@ -8,7 +8,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,16 +18,21 @@ use futures_util::FutureExt;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::IdentityError;
 use super::jwt::{Header, UnverifiedToken};
 use crate::clock::{Clock, Timestamp};
 use crate::outbound::{OutboundClient, OutboundError, OutboundSettings};
 use set::{KeySet, Refusal};
+use source::FileReader;
 pub use source::KeySource;
 
 /// A file is looked at this often.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A caller waits so long at most for keys: while it waits it holds a place that another caller could use.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// At most one fetch within this for keys that nobody knows.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
@@ -113,7 +118,6 @@ struct Shared {
     wake: Notify,
     fetches: AtomicU64,
     unknown_keys: Cache<[u8; 32], Timestamp>,
-    unknown_key_fetch_millis: AtomicI64,
 }
 
 /// The keys in force.
@@ -127,10 +131,27 @@ struct Current {
     usable_until: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Progress {
+    /// A fetch is under way, or has been asked for.
     busy: bool,
+    /// Fetches that ended.
     completed: u64,
+    /// Those of them that brought keys.
+    answered: u64,
+    /// When a fetch was last asked for a key that nobody knew.
+    unknown_key_asked_at: Option<Timestamp>,
+}
+
+/// What is done for a token whose key is not in force, and how far the fetches had come.
+#[derive(Clone, Copy, Debug)]
+enum Search {
+    /// A fetch begins for it.
+    Begun(Progress),
+    /// One is under way already. The issuer may have answered it before it published the key.
+    Joined(Progress),
+    /// Too soon after the latest such fetch, or this key was asked for not long ago.
+    Refused,
 }
 
 impl KeyStore {
@@ -155,11 +176,10 @@ impl KeyStore {
             current: ArcSwapOption::empty(),
             fault: ArcSwapOption::empty(),
             // The task begins with a fetch: whoever asks before it has run waits for that one.
-            progress: watch::Sender::new(Progress { busy: true, completed: 0 }),
+            progress: watch::Sender::new(Progress { busy: true, ..Progress::default() }),
             wake: Notify::new(),
             fetches: AtomicU64::new(0),
             unknown_keys: Cache::new(UNKNOWN_KEYS),
-            unknown_key_fetch_millis: AtomicI64::new(i64::MIN),
         };
         Ok(Self { shared: Arc::new(shared), task: OnceLock::new() })
     }
@@ -207,19 +227,50 @@ impl KeyStore {
     ///
     /// # Errors
     /// `key_unknown`, `key_unfit`, `key_ambiguous`, `signature_invalid`; [`IdentityError::Unavailable`] while keys are
-    /// out of reach.
+    /// out of reach, and when they do not come within two seconds.
     pub(super) async fn verify(&self, token: &UnverifiedToken<'_>, now: Timestamp) -> Result<u64, IdentityError> {
+        let until = Instant::now() + PATIENCE;
+        let current = self.current(now, until).await?;
+        self.verify_from(current, token, now, until).await
+    }
+
+    /// Verifies by the keys that were read, and by newer ones where those lack the token's.
+    async fn verify_from(
+        &self,
+        mut current: Arc<Current>,
+        token: &UnverifiedToken<'_>,
+        now: Timestamp,
+        until: Instant,
+    ) -> Result<u64, IdentityError> {
         let (signed, signature) = token.signed_and_signature();
-        let mut current = self.current(now).await?;
         let mut outcome = current.keys.verify(token.header(), signed, signature);
-        if outcome == Err(Refusal::UnknownKey) && self.fetched_for_unknown_key(token.header(), now).await {
-            current = self.current(now).await?;
-            outcome = current.keys.verify(token.header(), signed, signature);
+        let mut has_joined = false;
+        while outcome == Err(Refusal::UnknownKey) {
+            let search = self.shared.search(token.header(), now);
+            let answered = match search {
+                Search::Begun(seen) | Search::Joined(seen) => {
+                    let ended = self.shared.ended_since(seen, until).await.ok_or_else(|| self.unavailable())?;
+                    ended.answered != seen.answered
+                }
+                Search::Refused => false,
+            };
+            // Whatever the search was: another caller's fetch may have brought the key since `current` was read.
+            let newest = self.shared.usable(now).ok_or_else(|| self.unavailable())?;
+            if newest.generation != current.generation {
+                outcome = newest.keys.verify(token.header(), signed, signature);
+                current = newest;
+            }
+            if matches!(search, Search::Joined(_)) && !has_joined {
+                // What is under way the next time began after this token came.
+                has_joined = true;
+                continue;
+            }
             // Remembered by what a fetch brought, never by being asked again: else a caller that keeps trying would
             // keep its new key from ever being fetched.
-            if outcome == Err(Refusal::UnknownKey) && self.shared.fault.load().is_none() {
+            if outcome == Err(Refusal::UnknownKey) && answered {
                 self.shared.unknown_keys.insert(remembered(token.header()), now);
             }
+            break;
         }
         match outcome {
             Ok(()) => Ok(current.generation),
@@ -237,7 +288,7 @@ impl KeyStore {
     }
 
     /// The keys in force; waits for a fetch that is under way when there are none.
-    async fn current(&self, now: Timestamp) -> Result<Arc<Current>, IdentityError> {
+    async fn current(&self, now: Timestamp, until: Instant) -> Result<Arc<Current>, IdentityError> {
         self.start();
         let calm = self.shared.fault.load().is_none();
         if let Some(current) = self.shared.usable(now) {
@@ -250,37 +301,12 @@ impl KeyStore {
         if calm {
             self.shared.ask_for_fetch();
         }
-        if self.shared.progress.borrow().busy {
-            self.shared.next_completed().await;
+        let seen = *self.shared.progress.borrow();
+        if seen.busy {
+            // Out of time or ended: what counts is what is there.
+            let _ = self.shared.ended_since(seen, until).await;
         }
         self.shared.usable(now).ok_or_else(|| self.unavailable())
-    }
-
-    /// Whether a fetch was made for a key that nobody knows, or had been under way.
-    async fn fetched_for_unknown_key(&self, header: &Header, now: Timestamp) -> bool {
-        let shared = &self.shared;
-        if !shared.progress.borrow().busy {
-            if let Some(since) = shared.unknown_keys.get(&remembered(header))
-                && within(now, since, UNKNOWN_KEY_MEMORY)
-            {
-                return false;
-            }
-            let last = shared.unknown_key_fetch_millis.load(Ordering::Acquire);
-            if last != i64::MIN && within(now, Timestamp::from_unix_millis(last), shared.unknown_key_interval()) {
-                return false;
-            }
-            let claimed = shared.unknown_key_fetch_millis.compare_exchange(
-                last,
-                now.unix_millis(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-            if claimed.is_ok() {
-                shared.ask_for_fetch();
-            }
-        }
-        shared.next_completed().await;
-        true
     }
 
     fn unknown_key(&self) -> IdentityError {
@@ -315,22 +341,46 @@ impl Shared {
     fn ask_for_fetch(&self) {
         self.progress.send_if_modified(|progress| {
             if !progress.busy {
-                progress.busy = true;
-                self.wake.notify_one();
+                self.begin(progress);
             }
             false
         });
     }
 
-    /// Waits until the fetch that is under way has ended, at most as long as one may take.
-    async fn next_completed(&self) {
-        let mut progress = self.progress.subscribe();
-        let seen = *progress.borrow_and_update();
-        if seen.busy {
-            let ended = progress.wait_for(|progress| progress.completed > seen.completed);
-            // Out of time or ended: the caller looks at what is there.
-            let _ = tokio::time::timeout(self.settings.outbound.total_deadline * 2, ended).await;
+    /// Begins a fetch for a key that nobody knows, joins the one under way, or does neither. To look and to claim is
+    /// one step: between two, another caller's fetch could begin or end.
+    fn search(&self, header: &Header, now: Timestamp) -> Search {
+        let asked = self.unknown_keys.get(&remembered(header));
+        if asked.is_some_and(|since| within(now, since, UNKNOWN_KEY_MEMORY)) {
+            return Search::Refused;
         }
+        let mut search = Search::Refused;
+        self.progress.send_if_modified(|progress| {
+            let latest = progress.unknown_key_asked_at;
+            if progress.busy {
+                search = Search::Joined(*progress);
+            } else if !latest.is_some_and(|latest| within(now, latest, self.unknown_key_interval())) {
+                progress.unknown_key_asked_at = Some(now);
+                self.begin(progress);
+                search = Search::Begun(*progress);
+            }
+            false
+        });
+        search
+    }
+
+    /// Within the watch's lock, so that the task finds the wish and everybody else the task busy.
+    fn begin(&self, progress: &mut Progress) {
+        progress.busy = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until a fetch has ended since `seen`; `None` when none does by `until`.
+    async fn ended_since(&self, seen: Progress, until: Instant) -> Option<Progress> {
+        let mut progress = self.progress.subscribe();
+        let ended = progress.wait_for(|progress| progress.completed != seen.completed);
+        let ended = tokio::time::timeout_at(until, ended).await.ok()?.ok()?;
+        Some(*ended)
     }
 
     fn unknown_key_interval(&self) -> Duration {
@@ -341,12 +391,13 @@ impl Shared {
     }
 
     /// Fetches once and answers when to fetch again.
-    async fn fetch(&self) -> Result<Duration, String> {
+    async fn fetch(&self, files: &mut FileReader) -> Result<Duration, String> {
         let from_file = matches!(self.settings.source, KeySource::File(_));
         if !from_file {
             self.fetches.fetch_add(1, Ordering::Relaxed);
         }
-        let published = self.settings.source.fetch(&self.client, self.settings.outbound.plain_http).await?;
+        let (source, plain_http) = (&self.settings.source, self.settings.outbound.plain_http);
+        let published = source.fetch(&self.client, plain_http, files, self.clock.now()).await?;
         let digest = sha256(&published.body);
         let previous = self.current.load_full();
         let (keys, generation) = match previous {
@@ -374,12 +425,12 @@ impl Shared {
 }
 
 async fn keep_fetching(shared: Arc<Shared>) {
-    let mut failures = 0_u32;
+    let (mut failures, mut files) = (0_u32, FileReader::default());
     loop {
         shared.progress.send_modify(|progress| progress.busy = true);
         // A wish that came together with the timer is granted by the fetch that begins here.
         let _ = shared.wake.notified().now_or_never();
-        let pause = match shared.fetch().await {
+        let pause = match shared.fetch(&mut files).await {
             Ok(pause) => {
                 if shared.fault.swap(None).is_some() {
                     tracing::info!(issuer = %shared.settings.name, "the issuer's keys are back");
@@ -399,6 +450,7 @@ async fn keep_fetching(shared: Arc<Shared>) {
         shared.progress.send_modify(|progress| {
             progress.busy = false;
             progress.completed = progress.completed.wrapping_add(1);
+            progress.answered = progress.answered.wrapping_add(u64::from(failures == 0));
         });
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

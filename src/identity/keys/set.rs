@@ -129,7 +129,8 @@ fn usable_key(jwk: &Map<String, Value>) -> Option<VerificationKey> {
     if PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member)) {
         return None;
     }
-    if jwk.get("use").is_some_and(|purpose| purpose != "sig") {
+    // SPIFFE writes `jwt-svid` where others write `sig` (SPIFFE Trust Domain and Bundle section 4.2.2).
+    if jwk.get("use").is_some_and(|purpose| purpose != "sig" && purpose != "jwt-svid") {
         return None;
     }
     if let Some(operations) = jwk.get("key_ops")
@@ -274,6 +275,7 @@ mod tests {
         assert_eq!(usable(&key.jwk()), 1);
         for (member, value) in [
             ("use", json!("enc")),
+            ("use", json!("x509-svid")),
             ("use", json!(1)),
             ("key_ops", json!(["sign"])),
             ("key_ops", json!("verify")),
@@ -294,6 +296,7 @@ mod tests {
             assert_eq!(usable(&with(&key, member, value.clone())), 0, "{member}: {value}");
         }
         assert_eq!(usable(&with(&key, "key_ops", json!(["verify"]))), 1);
+        assert_eq!(usable(&with(&key, "use", json!("jwt-svid"))), 1);
         assert_eq!(usable(&json!({ "kty": "oct", "k": "AAAA", "kid": "a", "alg": "HS256" })), 0);
         assert_eq!(usable(&json!("not an object")), 0);
     }

@@ -1,5 +1,7 @@
 //! The store against an issuer that is slow, down, wrong, or changes its keys.
 
+mod rotation;
+
 use std::sync::Mutex;
 
 use http::Response;
@@ -165,6 +167,25 @@ async fn a_discovered_address_that_cannot_be_called_gives_no_keys() {
 }
 
 #[tokio::test]
+async fn an_issuer_over_tls_names_no_address_in_plain_text_even_on_this_machine() {
+    let plain = Issuer::with(&[&SigningKey::es256("a")]).await;
+    let keys = plain.server.at("/keys");
+    let (server, authority_pem) = TestServer::start_tls(move |request| {
+        let issuer = format!("https://{}", request.headers()["host"].to_str().unwrap());
+        answer(200, json!({ "issuer": issuer, "jwks_uri": keys }).to_string())
+    })
+    .await;
+    let mut settings = KeyStoreSettings::new("okta", KeySource::Discovery { issuer: server.origin().to_owned() });
+    settings.outbound.authorities_pem = Some(authority_pem.into_bytes());
+    let (store, clock) = store_of(settings);
+    store.start();
+    completed(&store, 1).await;
+    let fault = store.readiness(clock.now()).unwrap_err();
+    assert!(fault.contains("it is plain http, and the issuer is not"), "{fault}");
+    assert_eq!(plain.server.hits("/keys"), 0);
+}
+
+#[tokio::test]
 async fn a_wrong_answer_gives_no_keys_and_says_why() {
     let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "y".repeat(512 * 1024));
     for (status, body, why) in [
@@ -260,62 +281,6 @@ async fn the_last_good_keys_serve_while_the_issuer_is_away_and_not_for_ever() {
     assert_eq!(verify(&store, &clock, &token(&key)).await, Err("issuer_unavailable"));
     assert_eq!(store.generation(clock.now()), None);
     assert!(store.readiness(clock.now()).is_err());
-}
-
-#[tokio::test]
-async fn a_new_key_is_fetched_at_its_first_token_and_a_withdrawn_one_is_gone() {
-    let (old, new) = (SigningKey::es256("old"), SigningKey::es256("new"));
-    let issuer = Issuer::with(&[&old]).await;
-    let (store, clock) = store(issuer.discovery());
-    assert_eq!(verify(&store, &clock, &token(&old)).await, Ok(1));
-    issuer.publish(&[&new]);
-    assert_eq!(verify(&store, &clock, &token(&new)).await, Ok(2));
-    assert_eq!(verify(&store, &clock, &token(&old)).await, Err("key_unknown"));
-    assert_eq!(store.fetches(), 2);
-}
-
-#[tokio::test]
-async fn unknown_keys_cost_the_issuer_one_fetch_in_thirty_seconds() {
-    let issuer = Issuer::with(&[&SigningKey::es256("a")]).await;
-    let (store, clock) = store(issuer.jwks_uri());
-    let stranger = SigningKey::es256("x");
-    for number in 0..20 {
-        assert_eq!(verify(&store, &clock, &token(&stranger.named(&number.to_string()))).await, Err("key_unknown"));
-    }
-    assert_eq!(store.fetches(), 2, "the first keys, and one for the unknown");
-    clock.advance(Duration::from_secs(31));
-    let all = (0..20).map(|number| token(&stranger.named(&format!("again-{number}")))).collect::<Vec<_>>();
-    futures_util::future::join_all(all.iter().map(|token| verify(&store, &clock, token))).await;
-    assert_eq!(store.fetches(), 3);
-}
-
-#[tokio::test]
-async fn an_unknown_key_is_remembered_for_a_minute() {
-    let issuer = Issuer::with(&[&SigningKey::es256("a")]).await;
-    let (store, clock) = store(issuer.jwks_uri());
-    let stranger = token(&SigningKey::es256("x"));
-    assert_eq!(verify(&store, &clock, &stranger).await, Err("key_unknown"));
-    assert_eq!(store.fetches(), 2);
-    clock.advance(Duration::from_secs(45));
-    assert_eq!(verify(&store, &clock, &stranger).await, Err("key_unknown"));
-    assert_eq!(store.fetches(), 2);
-    clock.advance(Duration::from_secs(16));
-    assert_eq!(verify(&store, &clock, &stranger).await, Err("key_unknown"));
-    assert_eq!(store.fetches(), 3);
-}
-
-#[tokio::test]
-async fn an_issuer_that_withdraws_every_key_is_believed() {
-    let key = SigningKey::es256("a");
-    let issuer = Issuer::with(&[&key]).await;
-    let (store, clock) = store(issuer.jwks_uri());
-    verify(&store, &clock, &token(&key)).await.unwrap();
-    issuer.publish(&[]);
-    clock.advance(Duration::from_secs(900));
-    verify(&store, &clock, &token(&key)).await.unwrap();
-    completed(&store, 2).await;
-    assert_eq!(verify(&store, &clock, &token(&key)).await, Err("key_unknown"));
-    assert!(store.readiness(clock.now()).unwrap_err().contains("no usable key"));
 }
 
 #[tokio::test]
