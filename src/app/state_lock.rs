@@ -24,7 +24,7 @@ pub enum StateLockError {
         waited: Duration,
     },
     /// The lock file cannot be made or locked.
-    #[error("the state directory `{}` cannot be locked", .directory.display())]
+    #[error("the state directory `{}` cannot be used", .directory.display())]
     File {
         /// The directory.
         directory: PathBuf,

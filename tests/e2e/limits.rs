@@ -24,6 +24,11 @@ async fn a_head_with_too_many_fields_is_refused_by_both_protocols() {
     assert_eq!(draft(29).send_http2().await.status, 200, "`:authority` is no field");
     assert_eq!(draft(30).send_http2().await.status, 431);
     assert_eq!(world.upstream.received().len(), 2);
+    let records = world.gate.settled_audit().await;
+    let refused: Vec<_> =
+        records.iter().filter(|record| record.is_request_to("/things/1") && record.number("status") == 431).collect();
+    assert_eq!(refused.len(), 2, "{records:#?}");
+    assert!(refused.iter().all(|record| record.verdict() == ("deny", "header_fields_too_many")));
 }
 
 #[tokio::test]

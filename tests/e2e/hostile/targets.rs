@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::World;
+use crate::support::AuditRecord;
 
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {{token}}\r\n\r\n")
@@ -158,6 +159,10 @@ async fn every_refusal_is_on_record_without_control_bytes_or_query() {
     world.gate.settled_audit().await;
     world.gate.never_wrote("very-secret");
     assert!(!world.gate.read("audit.jsonl").contains('\u{1b}'));
-    let denied = world.gate.audit().into_iter().filter(|record| record.text("decision") == "deny").count();
-    assert_eq!(denied, 2, "refusals on record");
+    let records = world.gate.audit();
+    let ours =
+        records.iter().filter(|record| record.event() == "request" && record.text("path").starts_with("/things/"));
+    let mut verdicts: Vec<_> = ours.map(AuditRecord::verdict).collect();
+    verdicts.sort_unstable();
+    assert_eq!(verdicts, [("deny", "path_dot_segment"), ("deny", "path_malformed")]);
 }
