@@ -76,7 +76,7 @@ async fn a_required_certificate_that_is_revoked_serves_no_request_more_and_each_
     let refused = http2.send_request(worker.get("/things/4").bearer(&token).into_http2()).await.unwrap();
     assert_eq!(Answer::read(refused).await.status, 403);
     for path in ["/things/3", "/things/4"] {
-        let record = gate.only_record_of(path).await;
+        let record = gate.audited("the refusal", |record| record.is_request_to(path)).await;
         assert_eq!((record.verdict(), record.number("status")), (("deny", "certificate_barred"), 403));
     }
     assert_eq!(upstream.received().len(), 2);
