@@ -63,7 +63,11 @@ fn compile(criterion: &mut Criterion, runtime: &Runtime, policies: usize) {
     let mut group = criterion.benchmark_group("reload");
     group.sample_size(10);
     group.bench_function(format!("compile, {policies} policies"), |b| {
-        b.iter(|| config::compile(&path, &state).expect("a sound configuration"));
+        b.iter(|| {
+            let (snapshot, checked) = config::compile(&path, &state).expect("a sound configuration");
+            state.take_into_use(&checked);
+            snapshot
+        });
     });
     group.finish();
 }

@@ -1,6 +1,6 @@
 //! Who connected: the socket's facts, before any header is believed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -97,6 +97,20 @@ pub struct Downstream {
     pub scheme: Scheme,
 }
 
+/// The caller of a request whose `X-Forwarded-For` cannot be read: an address that no network of callers holds.
+pub const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// An entry of `X-Forwarded-For`: an address, bare or with a port, as some balancers write it; one of IPv6 with or
+/// without brackets.
+fn hop_address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if let Some(bare) = bare {
+        return bare.parse().ok().map(IpAddr::V6);
+    }
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(with_port)
+}
+
 /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
@@ -119,8 +133,9 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The caller behind `peer`. Walks `X-Forwarded-For` from the right while the hop is trusted and stops at
-    /// the first address that is not; an entry that is no address ends the walk at the hop that wrote it.
+    /// The caller behind `peer`. Walks `X-Forwarded-For` from the right while the hop is trusted and stops at the
+    /// first address that is not. Behind an entry that is no address the caller is unknown, and unknown is
+    /// [`UNKNOWN`]: never the balancer that wrote the entry, for its address is one of the inside.
     #[must_use]
     pub fn downstream(&self, peer: &Peer, headers: &HeaderMap) -> Downstream {
         let mut address = peer.address.ip().to_canonical();
@@ -142,8 +157,10 @@ impl TrustedProxies {
         let lines = headers.get_all("x-forwarded-for").iter();
         let hops: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).collect();
         for hop in hops.iter().rev() {
-            let hop = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
-            let Some(next) = hop else { break };
+            let Some(next) = std::str::from_utf8(hop).ok().and_then(|hop| hop_address(hop.trim())) else {
+                address = UNKNOWN;
+                break;
+            };
             address = next.to_canonical();
             if !self.contains(address) {
                 break;
@@ -206,7 +223,53 @@ mod tests {
         map.append("x-forwarded-for", http::HeaderValue::from_bytes(b"\xff, 192.0.2.9").unwrap());
         assert_eq!(trusted.downstream(&peer("10.0.0.1:1"), &map).address.to_string(), "192.0.2.9");
         map.append("x-forwarded-for", http::HeaderValue::from_bytes(b"\xff").unwrap());
-        assert_eq!(trusted.downstream(&peer("10.0.0.1:1"), &map).address.to_string(), "10.0.0.1");
+        assert_eq!(trusted.downstream(&peer("10.0.0.1:1"), &map).address, UNKNOWN);
+    }
+
+    #[test]
+    fn an_entry_with_a_port_is_an_address() {
+        let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        for (entries, caller) in [
+            ("203.0.113.9:51234", "203.0.113.9"),
+            ("198.51.100.7, 203.0.113.9:51234", "203.0.113.9"),
+            ("198.51.100.7, 10.1.1.1:443", "198.51.100.7"),
+            ("[2001:db8::9]:51234", "2001:db8::9"),
+            ("[2001:db8::9]", "2001:db8::9"),
+            ("2001:db8::9", "2001:db8::9"),
+            ("192.0.2.1, [fd00::1]:80", "192.0.2.1"),
+            ("[::ffff:203.0.113.9]:1", "203.0.113.9"),
+        ] {
+            let seen = trusted.downstream(&peer("10.0.0.1:1"), &headers(&[entries]));
+            assert_eq!(seen.address.to_string(), caller, "{entries}");
+        }
+    }
+
+    #[test]
+    fn behind_an_entry_that_cannot_be_read_nobody_looks_internal() {
+        let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        for entries in
+            ["unknown", "", "203.0.113.9, ", "203.0.113.9:70000", "_hidden, 10.1.1.1", "[10.1.1.1]", "10.1.1"]
+        {
+            let seen = trusted.downstream(&peer("10.0.0.1:1"), &headers(&[entries]));
+            assert_eq!(seen.address, UNKNOWN, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_that_is_said_twice_is_not_believed() {
+        let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        let scheme = |lines: &[&str]| {
+            let mut map = HeaderMap::new();
+            for line in lines {
+                map.append("x-forwarded-proto", line.parse().unwrap());
+            }
+            trusted.downstream(&peer("10.0.0.1:1"), &map).scheme
+        };
+        assert_eq!(scheme(&["https"]), Scheme::Https);
+        for lines in [&["https", "https"][..], &["https", "http"], &["https, http"], &["https,https"], &["HTTPS"], &[]]
+        {
+            assert_eq!(scheme(lines), Scheme::Http, "{lines:?}");
+        }
     }
 
     #[test]

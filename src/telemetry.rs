@@ -112,6 +112,8 @@ pub struct Metrics {
     pub config_failures: Counter,
     /// 1 when the last configuration load succeeded.
     pub config_healthy: Gauge<i64, AtomicI64>,
+    /// 1 while somebody looks for changes of the configuration.
+    pub config_watched: Gauge<i64, AtomicI64>,
     /// Seconds since an issuer's keys were fetched, by issuer.
     pub jwks_age_seconds: NamedGauge,
     /// Assertions in cache.
@@ -170,6 +172,7 @@ impl Metrics {
             panics: Counter::default(),
             config_failures: Counter::default(),
             config_healthy: Gauge::default(),
+            config_watched: Gauge::default(),
             jwks_age_seconds: NamedGauge::default(),
             credential_cache_entries: Gauge::default(),
             audit_queue_depth: Gauge::default(),
@@ -191,6 +194,8 @@ impl Metrics {
             "1 when the configuration on disk is the one in force",
             metrics.config_healthy.clone(),
         );
+        let watched = metrics.config_watched.clone();
+        registry.register("config_watched", "1 while changes of the configuration are looked for", watched);
         registry.register(
             "jwks_age_seconds",
             "Seconds since an issuer's keys were fetched",

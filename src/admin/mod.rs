@@ -13,16 +13,28 @@ use crate::peer::{Admission, Peer};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
-/// A part that is not ready, and why.
+/// Whether a part that is not as it should be keeps traffic away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Somebody has to look, but requests are served.
+    Degraded,
+    /// No traffic should come here.
+    Unready,
+}
+
+/// A part that is not as it should be, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotReady {
     /// The part, such as `issuer okta`.
     pub part: String,
     /// Why, for an operator.
     pub reason: String,
+    /// Whether it keeps traffic away.
+    #[serde(skip)]
+    pub weight: Weight,
 }
 
-/// Asks every part whether it is ready; empty when all are.
+/// Asks every part how it is; empty when all are well.
 pub type Readiness = Arc<dyn Fn() -> Vec<NotReady> + Send + Sync>;
 
 /// Brings the gauges up to date before they are shown.
@@ -126,8 +138,10 @@ impl Admin {
 
     fn ready(&self) -> Response<Body> {
         let reasons = (self.readiness)();
-        let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let document = serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons });
+        let ready = reasons.iter().all(|reason| reason.weight == Weight::Degraded);
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let degraded = !reasons.is_empty();
+        let document = serde_json::json!({ "ready": ready, "degraded": degraded, "reasons": reasons });
         let mut response = text(status, &format!("{document}\n"));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
@@ -179,8 +193,10 @@ mod tests {
 
     #[test]
     fn readiness_is_refused_with_reasons() {
-        let reason = NotReady { part: "issuer okta".into(), reason: "no keys yet".into() };
-        assert_eq!(status(&admin(None, false, vec![reason]), "/readyz", &[], false), 503);
+        let of = |weight| NotReady { part: "issuer okta".into(), reason: "no keys yet".into(), weight };
+        let (degraded, unready) = (of(Weight::Degraded), of(Weight::Unready));
+        assert_eq!(status(&admin(None, false, vec![degraded.clone()]), "/readyz", &[], false), 200);
+        assert_eq!(status(&admin(None, false, vec![degraded, unready]), "/readyz", &[], false), 503);
         assert_eq!(status(&admin(None, false, Vec::new()), "/readyz", &[], false), 200);
     }
 

@@ -1,13 +1,20 @@
 //! The composition root: load, bind, spawn, drain. Tests start the product through here as the command does.
 
+mod certificates;
+
+mod descriptors;
+
 mod readiness;
 
 mod reload;
 
 mod state_lock;
 
+mod status;
+
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +27,19 @@ use crate::admin::{Admin, AdminSettings};
 use crate::audit::{Audit, Destination, FileSettings, WhenFull, Writer, WriterSettings};
 use crate::clock::Clock;
 use crate::config::checked::{self, AuditDestination, Checked};
-use crate::config::compile::{admin_listener, limits, listeners};
+use crate::config::compile::{admin_listener, limits, listeners, revocation_ends};
 use crate::config::watch::{ConfigWatcher, ReloadTrigger, WatchSettings};
 use crate::config::{self, Faults, Runtime, StartError};
 use crate::edge;
 use crate::login;
-use crate::proxy::{Proxy, ProxyParts};
-use crate::server::{BoundServer, DrainReport, ListenAddress, Server, ServerError};
+use crate::proxy::{Proxy, ProxyParts, Snapshot};
+use crate::server::{BoundServer, DrainReport, ListenAddress, ListenerSettings, Server, ServerError};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-use reload::{Reloader, Status};
+use reload::Reloader;
 use state_lock::StateLock;
+use status::Status;
 
 pub use state_lock::StateLockError;
 
@@ -63,9 +71,6 @@ pub enum AppError {
     /// Its state belongs to another process.
     #[error(transparent)]
     StateLock(#[from] StateLockError),
-    /// A certificate or key file.
-    #[error("{0}")]
-    Listener(String),
     /// The sockets.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -100,12 +105,15 @@ pub struct Running {
 /// [`AppError`]; nothing is left behind.
 pub async fn start(options: Options) -> Result<Running, AppError> {
     let Options { config: path, clock, audit: destination } = options;
+    let descriptors = descriptors::raise_limit();
     let watcher = ConfigWatcher::start(path.clone(), WatchSettings::default());
     let load_path = path.clone();
-    let checked = tokio::task::spawn_blocking(move || config::load(&load_path)).await?;
+    // With a fault in the settings, all that can be seen of the rest is looked at too: one start tells everything.
+    let load = move || config::load(&load_path).or_else(|_| config::judge(&load_path).map(|judged| judged.checked));
+    let checked = tokio::task::spawn_blocking(load).await?;
     let checked = checked.map_err(AppError::Configuration)?;
     // Before anything reads them for good: what changes from here on is seen.
-    watcher.follow(checked.referenced.clone());
+    watcher.loaded(&checked.hash, checked.referenced.clone());
 
     let state_lock = match &checked.state_dir {
         Some(directory) => Some(StateLock::take(directory, checked.limits.drain).await?),
@@ -114,7 +122,15 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     let metrics = Arc::new(Metrics::new());
     let (writer, audit) = start_audit(&checked, destination).map_err(AppError::Audit)?;
     let runtime = open_state(&checked, &clock, &metrics, &audit).await?;
-    let (snapshot, checked) = compile(&path, &runtime).await?.map_err(AppError::Configuration)?;
+    let finish = |snapshot, checked: Checked| {
+        let revocations = revocation_ends(&checked);
+        let admin = checked.admin.as_ref().map(admin_listener).transpose()?;
+        Ok((snapshot, listeners(&checked)?, admin, revocations, checked))
+    };
+    let made = compile(&path, &runtime, finish).await?.map_err(AppError::Configuration)?;
+    let (snapshot, settings, admin_settings, revocations, checked) = made;
+    runtime.take_into_use(&checked);
+    descriptors::compare(descriptors, &checked);
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
 
     let (shutdown, admin_shutdown) = (Shutdown::new(), Shutdown::new());
@@ -126,29 +142,40 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
         shutdown: shutdown.clone(),
         concurrent_requests: checked.limits.concurrent_requests,
     }));
-    let settings = listeners(&checked).map_err(AppError::Listener)?;
+    let digests = certificates::digests(&settings, admin_settings.as_ref());
     let server = Server::bind(settings, limits(&checked.limits), edge::handler(proxy.clone()), shutdown.clone())?;
     let status = Arc::new(Status::default());
-    let readiness = readiness::readiness(runtime.clone(), audit.clone(), status.clone(), shutdown.clone());
+    status.set_revocations(revocations);
+    let audit_refuses = (audit.clone(), checked.audit.refuse_when_full);
+    let readiness = readiness::readiness(runtime.clone(), audit_refuses, status.clone(), shutdown.clone());
     let refresh = readiness::refresh(runtime.clone(), audit.clone(), server.stats());
-    let (admin, admin_server) = bind_admin(&checked, &metrics, readiness, refresh, &admin_shutdown)?.unzip();
+    let answering = |configured| Arc::new(Admin::new(guard(configured), metrics.clone(), readiness, refresh));
+    let admin = checked.admin.as_ref().map(answering);
+    let admin_server = admin.clone().zip(admin_settings);
+    let admin_server =
+        admin_server.map(|(admin, settings)| bind_admin(admin, settings, &checked, &admin_shutdown)).transpose()?;
 
     let trigger = watcher.trigger();
-    watcher.follow(checked.referenced.clone());
+    watcher.loaded(&checked.hash, checked.referenced.clone());
     let mut background = JoinSet::new();
     let reloader = Reloader {
         path,
         runtime: runtime.clone(),
         snapshot,
-        tls: server.tls(),
+        certificates: Arc::new(certificates::Certificates::new(
+            server.tls(),
+            admin_server.as_ref().and_then(|server| server.tls().remove("admin")),
+            digests,
+        )),
         admin,
-        admin_tls: admin_server.as_ref().and_then(|server| server.tls().remove("admin")),
         audit: audit.clone(),
-        status,
+        status: status.clone(),
         started_with: reload::Fixed::of(&checked),
     };
     reloader.announce(&checked);
-    background.spawn(reloader.run(watcher));
+    metrics.config_watched.set(1);
+    background.spawn(supervised(reloader.run(watcher), status.clone(), metrics));
+    background.spawn(status::watch_revocations(status, clock));
     background.spawn(look_after_credentials(runtime.clone(), audit.clone()));
     if let Some(state) = runtime.login_state() {
         background.spawn(state.clone().run());
@@ -183,17 +210,26 @@ async fn open_state(
     Ok(Arc::new(opened?))
 }
 
-/// Compiles off the async threads: reading files and making RSA keys block.
-async fn compile(
+/// Runs what ends with the process only. If it ends before, or panics, that is told: nobody would miss it.
+async fn supervised(reloads: impl Future<Output = ()>, status: Arc<Status>, metrics: Arc<Metrics>) {
+    let panicked = AssertUnwindSafe(reloads).catch_unwind().await.is_err();
+    status.end_reloads();
+    metrics.config_watched.set(0);
+    tracing::error!(panicked, "changes of the configuration are not looked for any more: start again");
+}
+
+/// Compiles off the async threads, and finishes there what else blocks: reading files and making RSA keys do.
+async fn compile<T: Send + 'static>(
     path: &Path,
     runtime: &Arc<Runtime>,
-) -> Result<Result<(crate::proxy::Snapshot, Checked), Faults>, AppError> {
+    finish: impl FnOnce(Snapshot, Checked) -> Result<T, Faults> + Send + 'static,
+) -> Result<Result<T, Faults>, AppError> {
     let (path, runtime) = (path.to_owned(), runtime.clone());
     let context = tokio::runtime::Handle::current();
     let compiled = tokio::task::spawn_blocking(move || {
         // Key sets and pools spawn their upkeep while they are made.
         let _inside = context.enter();
-        config::compile(&path, &runtime)
+        config::compile(&path, &runtime).and_then(|(snapshot, checked)| finish(snapshot, checked))
     });
     Ok(compiled.await?)
 }
@@ -213,25 +249,20 @@ fn start_audit(checked: &Checked, destination: Option<Destination>) -> io::Resul
 }
 
 fn bind_admin(
+    admin: Arc<Admin>,
+    settings: ListenerSettings,
     checked: &Checked,
-    metrics: &Arc<Metrics>,
-    readiness: crate::admin::Readiness,
-    refresh: crate::admin::Refresh,
     shutdown: &Shutdown,
-) -> Result<Option<(Arc<Admin>, BoundServer)>, AppError> {
-    let Some(configured) = &checked.admin else { return Ok(None) };
-    let settings = admin_listener(configured).map_err(AppError::Listener)?;
-    let admin = Arc::new(Admin::new(admin_settings(configured), metrics.clone(), readiness, refresh));
-    let answering = admin.clone();
+) -> Result<BoundServer, ServerError> {
     let handler: crate::server::Handler = Arc::new(move |request, peer, admission| {
-        let answer = answering.handle(&request, &peer, admission);
+        let answer = admin.handle(&request, &peer, admission);
         std::future::ready(answer).boxed()
     });
-    let server = Server::bind(vec![settings], limits(&checked.limits), handler, shutdown.clone())?;
-    Ok(Some((admin, server)))
+    Server::bind(vec![settings], limits(&checked.limits), handler, shutdown.clone())
 }
 
-fn admin_settings(configured: &checked::Admin) -> AdminSettings {
+/// What the admin listener asks for.
+fn guard(configured: &checked::Admin) -> AdminSettings {
     let certificates = configured.tls.as_ref().is_some_and(|tls| tls.client_certificates.is_some());
     let token = configured.token.as_ref().map(|token| token.value.clone());
     AdminSettings { certificate_suffices: certificates && token.is_none(), token }
@@ -281,6 +312,12 @@ impl Running {
     /// Reads the configuration again, as SIGHUP does. Returns at once.
     pub fn reload(&self) {
         self.trigger.reload();
+    }
+
+    /// The signal to end, to cut a drain short with.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
     }
 
     /// Writes the addresses as JSON, atomically.
@@ -354,4 +391,23 @@ pub fn log_to_stderr(json: bool) {
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).with_target(false);
     // A second call in one process (tests) keeps the first.
     let _already_set = if json { lines.json().try_init() } else { lines.try_init() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reloads_that_end_or_panic_are_told() {
+        let ends = std::future::ready(()).boxed();
+        let panics = async { panic!("as a fault of ours would") }.boxed();
+        for reloads in [ends, panics] {
+            let (status, metrics) = (Arc::new(Status::default()), Arc::new(Metrics::new()));
+            metrics.config_watched.set(1);
+            assert!(!status.reloads_ended());
+            supervised(reloads, status.clone(), metrics.clone()).await;
+            assert!(status.reloads_ended());
+            assert_eq!(metrics.config_watched.get(), 0);
+        }
+    }
 }

@@ -2,41 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 
 use crate::admin::Admin;
 use crate::audit::{Audit, OtherEvent};
-use crate::config::Runtime;
 use crate::config::checked::{self, Checked};
-use crate::config::compile::{admin_listener, listeners};
+use crate::config::compile::{RevocationEnd, revocation_ends};
 use crate::config::watch::ConfigWatcher;
+use crate::config::{Faults, Runtime};
 use crate::proxy::Snapshot;
-use crate::server::TlsAcceptorHandle;
 
-/// Whether the configuration on disk is the one in force.
-#[derive(Debug, Default)]
-pub(super) struct Status {
-    faults: Mutex<Option<String>>,
-}
-
-impl Status {
-    /// Why it is not.
-    pub(super) fn faults(&self) -> Option<String> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, faults: Option<String>) {
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
-    }
-}
+use super::AppError;
+use super::certificates::{Certificates, Prepared};
+use super::status::Status;
 
 /// What is read at the start only.
 #[derive(Debug, PartialEq)]
 pub(super) struct Fixed {
-    listeners: BTreeMap<String, (checked::ListenAddress, bool)>,
+    listeners: BTreeMap<String, Socket>,
     limits: checked::Limits,
     audit: checked::Audit,
     state_dir: Option<PathBuf>,
@@ -44,13 +31,18 @@ pub(super) struct Fixed {
     admin: Option<AdminGuard>,
 }
 
+/// Where a listener is, whether it speaks TLS, and who must speak the PROXY protocol.
+type Socket = (checked::ListenAddress, bool, Vec<IpNet>);
+
 /// Where the admin listener is, and whether TLS, client certificates and a token guard it.
 type AdminGuard = (checked::ListenAddress, bool, bool, bool);
 
 impl Fixed {
     pub(super) fn of(checked: &Checked) -> Self {
-        let listener =
-            |listener: &checked::Listener| (listener.name.clone(), (listener.address.clone(), listener.tls.is_some()));
+        let listener = |listener: &checked::Listener| {
+            let checked::Listener { name, address, tls, proxy_protocol } = listener;
+            (name.clone(), (address.clone(), tls.is_some(), proxy_protocol.clone()))
+        };
         Self {
             listeners: checked.listeners.iter().map(listener).collect(),
             limits: checked.limits.clone(),
@@ -70,16 +62,23 @@ pub(super) struct Reloader {
     pub(super) path: PathBuf,
     pub(super) runtime: Arc<Runtime>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(super) tls: BTreeMap<String, TlsAcceptorHandle>,
+    pub(super) certificates: Arc<Certificates>,
     pub(super) admin: Option<Arc<Admin>>,
-    pub(super) admin_tls: Option<TlsAcceptorHandle>,
     pub(super) audit: Audit,
     pub(super) status: Arc<Status>,
     pub(super) started_with: Fixed,
 }
 
+/// A configuration of which everything is made and nothing is in force.
+struct Made {
+    snapshot: Snapshot,
+    checked: Checked,
+    certificates: Prepared,
+    revocations: Vec<RevocationEnd>,
+}
+
 impl Reloader {
-    /// Reloads whenever the files change, or by hand.
+    /// Reloads whenever the files change, or by hand; ends with the watcher.
     pub(super) async fn run(self, mut watcher: ConfigWatcher) {
         while watcher.changed().await {
             self.reload(&watcher).await;
@@ -87,47 +86,42 @@ impl Reloader {
     }
 
     async fn reload(&self, watcher: &ConfigWatcher) {
-        match super::compile(&self.path, &self.runtime).await {
-            Ok(Ok((snapshot, checked))) => {
-                watcher.follow(checked.referenced.clone());
-                match self.replace_certificates(&checked) {
-                    Ok(()) => {
-                        self.snapshot.store(Arc::new(snapshot));
-                        self.replace_admin(&checked);
-                        self.announce(&checked);
-                    }
-                    Err(fault) => self.refuse(&fault),
-                }
+        match self.make().await {
+            Ok(Ok(Made { snapshot, checked, certificates, revocations })) => {
+                watcher.loaded(&checked.hash, checked.referenced.clone());
+                self.certificates.install(certificates);
+                self.snapshot.store(Arc::new(snapshot));
+                self.runtime.take_into_use(&checked);
+                self.status.set_revocations(revocations);
+                self.replace_admin(&checked);
+                self.announce(&checked);
             }
             Ok(Err(faults)) => {
                 // The mend may be in a file that only the faulty configuration names.
-                watcher.follow_also(faults.referenced());
+                watcher.refused(faults.hash(), faults.referenced());
                 self.refuse(&faults.to_string());
             }
             Err(error) => self.refuse(&error.to_string()),
         }
     }
 
-    /// Certificates of every listener, or of none: a file that cannot be used leaves all as they were.
-    fn replace_certificates(&self, checked: &Checked) -> Result<(), String> {
-        let settings = listeners(checked)?;
-        let admin = checked.admin.as_ref().map(admin_listener).transpose()?;
-        let admin = admin.as_ref().and_then(|new| Some((new, self.admin_tls.as_ref()?, new.tls.as_ref()?)));
-        let public = || settings.iter().filter_map(|new| Some((new, self.tls.get(&new.name)?, new.tls.as_ref()?)));
-        let pairs = || public().chain(admin);
-        for (new, _, tls) in pairs() {
-            TlsAcceptorHandle::new(tls).map_err(|error| format!("TLS of listener `{}`: {error}", new.name))?;
-        }
-        for (new, handle, tls) in pairs() {
-            handle.replace(tls).map_err(|error| format!("TLS of listener `{}`: {error}", new.name))?;
-        }
-        Ok(())
+    /// Off the async threads: reading files, parsing keys and setting up TLS block.
+    async fn make(&self) -> Result<Result<Made, Faults>, AppError> {
+        let certificates = self.certificates.clone();
+        let finish = move |snapshot, checked: Checked| {
+            let prepared = certificates.prepare(&checked);
+            let certificates =
+                prepared.map_err(|faults| faults.referring_to(checked.referenced.clone()).of(checked.hash.clone()))?;
+            let revocations = revocation_ends(&checked);
+            Ok(Made { snapshot, checked, certificates, revocations })
+        };
+        super::compile(&self.path, &self.runtime, finish).await
     }
 
     /// The admin listener's token. What guards it was settled at the start: a guard is replaced, never taken away.
     fn replace_admin(&self, checked: &Checked) {
         let Some((admin, configured)) = self.admin.as_ref().zip(checked.admin.as_ref()) else { return };
-        if let Some(token) = super::admin_settings(configured).token {
+        if let Some(token) = super::guard(configured).token {
             admin.replace_token(token);
         }
     }
@@ -142,14 +136,14 @@ impl Reloader {
             );
         }
         tracing::info!(snapshot = %checked.hash, routes = checked.routes.len(), "configuration in force");
-        self.status.set(None);
+        self.status.set_faults(None);
         self.runtime.metrics().config_healthy.set(1);
         self.emit("config.loaded", vec![("snapshot", checked.hash.as_ref().into()), ("restart_needed", waits.into())]);
     }
 
     fn refuse(&self, faults: &str) {
         tracing::error!("the new configuration has faults and changes nothing:\n{faults}");
-        self.status.set(Some(faults.to_owned()));
+        self.status.set_faults(Some(faults.to_owned()));
         self.runtime.metrics().config_healthy.set(0);
         self.runtime.metrics().config_failures.inc();
         self.emit("config.refused", vec![("faults", faults.into())]);
@@ -159,5 +153,89 @@ impl Reloader {
         let at = self.runtime.clock().now();
         // A full queue counts the loss itself.
         let _counted = self.audit.emit(OtherEvent { at, name, request_id: None, principal: None, fields });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, load_with};
+
+    const CONFIG: &str = "\
+external_origin: https://api.example.com
+trusted_proxies: [10.0.0.0/8]
+state: { dir: state }
+listeners:
+  public:
+    address: 127.0.0.1:8443
+    tls: { certificates: [{ certificate: own.pem, key: file:own.key }] }
+    proxy_protocol: { from: [10.0.0.5/32] }
+  plain: { address: 127.0.0.1:8080 }
+limits: { drain: 10s }
+credentials: { none: { none: { reason: nothing to show } } }
+upstreams: { api: { addresses: [\"http://127.0.0.1:9\"] } }
+audit: { when_full: refuse }
+admin:
+  address: 127.0.0.1:9901
+  token: file:token
+  tls:
+    certificates: [{ certificate: own.pem, key: file:own.key }]
+    client_certificates: { mode: required, authorities: own.pem }
+";
+
+    fn fixed_with(from: &str, to: &str) -> Fixed {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        std::fs::create_dir(directory.path().join("policies")).unwrap();
+        let pem = |label: &str| format!("-----BEGIN {label}-----\nAA==\n-----END {label}-----\n");
+        for (name, text) in [("own.pem", pem("CERTIFICATE")), ("other.pem", pem("CERTIFICATE"))] {
+            write(name, &text);
+        }
+        write("own.key", &pem("PRIVATE KEY"));
+        write("token", "t0ken\n");
+        write("other-token", "0ther\n");
+        assert_eq!(CONFIG.matches(from).count(), 1, "`{from}`");
+        write("doorward.yaml", &CONFIG.replace(from, to));
+        let checked = load_with(&directory.path().join("doorward.yaml"), &Environment::of(|_| None));
+        let mut fixed = Fixed::of(&checked.unwrap_or_else(|faults| panic!("{faults}")));
+        fixed.state_dir = fixed.state_dir.map(|path| path.strip_prefix(directory.path()).unwrap().to_owned());
+        fixed
+    }
+
+    #[test]
+    fn what_is_read_at_the_start_only_is_known_by_every_row() {
+        let before = fixed_with("admin:", "admin:");
+        for (from, to) in [
+            ("  plain: {", "  other: {"),
+            ("127.0.0.1:8080", "127.0.0.1:8081"),
+            ("10.0.0.5/32", "10.0.0.6/32"),
+            ("    proxy_protocol: { from: [10.0.0.5/32] }\n", ""),
+            ("  plain: { address: 127.0.0.1:8080 }\n", ""),
+            ("8443\n    tls: { certificates: [{ certificate: own.pem, key: file:own.key }] }", "8443"),
+            ("drain: 10s", "drain: 11s"),
+            ("drain: 10s", "connections: 9"),
+            ("refuse", "count"),
+            ("dir: state", "dir: elsewhere"),
+            ("127.0.0.1:9901", "127.0.0.1:9902"),
+            ("  token: file:token\n", ""),
+            ("    client_certificates: { mode: required, authorities: own.pem }\n", ""),
+        ] {
+            assert_ne!(fixed_with(from, to), before, "`{from}` became `{to}`");
+        }
+    }
+
+    #[test]
+    fn what_takes_effect_at_once_asks_for_no_restart() {
+        let before = fixed_with("admin:", "admin:");
+        for (from, to) in [
+            ("10.0.0.0/8", "10.0.0.0/9"),
+            ("https://api.example.com", "https://other.example.com"),
+            ("file:token", "file:other-token"),
+            ("authorities: own.pem", "authorities: other.pem"),
+            ("http://127.0.0.1:9", "http://127.0.0.1:10"),
+            ("nothing to show", "nothing at all"),
+        ] {
+            assert_eq!(fixed_with(from, to), before, "`{from}` became `{to}`");
+        }
     }
 }

@@ -277,7 +277,7 @@ fn quoted(line: &mut String, content: &str) {
 
 /// Control characters, line and paragraph separators, and marks that reorder or hide the text around them.
 /// All of them are in the basic plane, so that one `\uXXXX` names each.
-const fn acts_on_a_terminal(character: char) -> bool {
+pub(crate) const fn acts_on_a_terminal(character: char) -> bool {
     matches!(
         character,
         '\0'..='\x1f'

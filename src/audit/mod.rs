@@ -10,6 +10,7 @@ mod writer_state;
 
 pub use destination::{Callback, Destination, FileSettings};
 pub use entry::{Audit, AuditEntry, QueueFull, WhenFull};
+pub(crate) use line::acts_on_a_terminal;
 pub use writer::{Unfinished, Writer, WriterSettings};
 
 use std::net::{IpAddr, Ipv4Addr};

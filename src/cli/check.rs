@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use anstyle::AnsiColor;
 use serde_json::Value;
 
-use super::{CONFIGURATION, ConfigArguments, OK, print, show_faults};
+use super::{ConfigArguments, OK, print, show_faults};
 use crate::config::{self, Fault};
 
 const EXAMPLES: &str = "Examples:
@@ -34,12 +34,11 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> u8 {
         let path = &self.config.config;
-        let judged = config::judge(path).and_then(|judged| config::examine(path, &judged.checked).or(judged));
+        let judged = config::judge(path).and_then(|judged| config::examine(&judged.checked).or(judged));
         let judged = match judged {
             Ok(judged) => judged,
             Err(faults) => {
-                show_faults(&faults, self.json);
-                return CONFIGURATION;
+                return show_faults(&faults, self.json);
             }
         };
         let (checked, warnings) = (&judged.checked, judged.warnings());
@@ -52,21 +51,15 @@ impl Check {
                 "policies": judged.policies.policy_count(),
                 "warnings": warnings.iter().map(Fault::to_json).collect::<Vec<Value>>(),
             });
-            print(&format!("{document}\n"));
-            return OK;
+            return print(&format!("{document}\n"), OK);
         }
         let style = if std::io::stderr().is_terminal() { AnsiColor::Yellow.on_default() } else { Default::default() };
         for warning in warnings.iter() {
             let help = warning.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
             anstream::eprintln!("{style}warning{style:#}: {}: {warning}{help}", warning.at());
         }
-        print(&format!(
-            "ok: {} routes, {} roles, {} policies (snapshot {})\n",
-            checked.routes.len(),
-            checked.roles.len(),
-            judged.policies.policy_count(),
-            checked.hash
-        ));
-        OK
+        let (routes, roles, policies) = (checked.routes.len(), checked.roles.len(), judged.policies.policy_count());
+        let hash = &checked.hash;
+        print(&format!("ok: {routes} routes, {roles} roles, {policies} policies (snapshot {hash})\n"), OK)
     }
 }

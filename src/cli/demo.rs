@@ -6,8 +6,9 @@ use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
 use super::run::{Signals, wait_for_signals};
-use super::{CONFIGURATION, ENVIRONMENT, chain, runtime, show_faults};
+use super::{ENVIRONMENT, OK, chain, print, runtime, show_faults};
 use crate::app::AppError;
+use crate::audit::acts_on_a_terminal;
 use crate::demo::{self, DemoError, DemoOptions, RunningDemo};
 
 const EXAMPLES: &str = "Examples:
@@ -66,20 +67,27 @@ impl Demo {
         let demo = match demo::start(options).await {
             Ok(demo) => demo,
             Err(DemoError::App(AppError::Configuration(faults))) => {
-                show_faults(&faults, self.json);
-                return CONFIGURATION;
+                return show_faults(&faults, self.json);
             }
             Err(error) => {
                 eprintln!("the demo cannot start: {}", chain(&error));
                 return ENVIRONMENT;
             }
         };
-        introduce(&demo);
         let json = self.json;
+        // Standard output is for records alone where a program reads them.
+        if json {
+            anstream::eprint!("{}", introduction(&demo));
+        } else {
+            print(&introduction(&demo), OK);
+        }
         let printer = std::thread::spawn(move || {
             while let Some(line) = received.blocking_recv() {
                 let line = if json { line } else { readable(&line) };
-                anstream::println!("{line}");
+                // Nobody reads any more, or nobody can: requests go on, and what is on record is not the demo's.
+                if print(&format!("{line}\n"), OK) != OK {
+                    break;
+                }
             }
         });
         let (running, _servers) = demo.into_parts();
@@ -89,43 +97,53 @@ impl Demo {
     }
 }
 
-fn introduce(demo: &RunningDemo) {
+/// What to open and what to type.
+fn introduction(demo: &RunningDemo) -> String {
     let RunningDemo { origin, issuer, .. } = demo;
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     let curl = format!("curl --cacert {}", demo.authority.display());
     let token = |who: &str| format!("-H \"Authorization: Bearer $(curl -s {issuer}/dev/token/{who})\"");
-    let line = |what: &str, command: String| anstream::println!("  {dim}# {what}{dim:#}\n  {command}\n");
-    anstream::println!("\n{bold}Doorward stands at {origin}{bold:#}\n");
-    anstream::println!("Open it in a browser and sign in as Alice, Bob or Carol (the certificate is the demo's own).");
-    anstream::println!("Or type:\n");
-    line("allowed: Alice is a billing administrator", format!("{curl} {} {origin}/billing/invoices", token("alice")));
-    line("denied: no role of Bob's permits it", format!("{curl} {} {origin}/billing/invoices", token("bob")));
-    line("401: nobody", format!("{curl} -i {origin}/billing/invoices"));
-    line("the injected credential, as the API saw it", format!("{curl} {} {origin}/whoami", token("alice")));
-    line("a job, by client credentials", format!("{curl} {} {origin}/billing/invoices", token("nightly-report")));
-    anstream::println!("Policies: {} — edit them while this runs.", demo.policies.display());
-    anstream::println!("Readiness and metrics: http://{}/readyz, /metrics. Stop with Ctrl-C.\n", demo.admin);
-    anstream::println!("{bold}Audit{bold:#}");
+    let to_type = [
+        ("allowed: Alice is a billing administrator", format!("{curl} {} {origin}/billing/invoices", token("alice"))),
+        ("denied: no role of Bob's permits it", format!("{curl} {} {origin}/billing/invoices", token("bob"))),
+        ("401: nobody", format!("{curl} -i {origin}/billing/invoices")),
+        ("the injected credential, as the API saw it", format!("{curl} {} {origin}/whoami", token("alice"))),
+        ("a job, by client credentials", format!("{curl} {} {origin}/billing/invoices", token("nightly-report"))),
+    ];
+    let to_type: String =
+        to_type.iter().map(|(what, command)| format!("  {dim}# {what}{dim:#}\n  {command}\n\n")).collect();
+    format!(
+        "\n{bold}Doorward stands at {origin}{bold:#}\n\n\
+         Open it in a browser and sign in as Alice, Bob or Carol (the certificate is the demo's own).\n\
+         Or type:\n\n\
+         {to_type}\
+         Policies: {} — edit them while this runs.\n\
+         Readiness and metrics: http://{}/readyz, /metrics. Stop with Ctrl-C.\n\n\
+         {bold}Audit{bold:#}\n",
+        demo.policies.display(),
+        demo.admin
+    )
 }
 
 /// One record on one line, for people.
 fn readable(line: &str) -> String {
     let Ok(record) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
-    let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or("-");
+    let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).map_or("-".to_owned(), harmless);
     let list = |pointer: &str| {
         let names = record.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+        let names: Vec<String> = names.iter().filter_map(Value::as_str).map(harmless).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(",") }
     };
     let dim = Style::new().dimmed();
-    let time = text("/time").get(11..23).unwrap_or("-");
+    let time = text("/time");
+    let time = time.get(11..23).unwrap_or("-");
     if text("/event") != "request" {
-        let subject = if text("/principal/id") == "-" { "" } else { text("/principal/id") };
-        let role = if text("/role") == "-" { "" } else { text("/role") };
+        let [subject, role] =
+            [text("/principal/id"), text("/role")].map(|text| if text == "-" { String::new() } else { text });
         return format!("{dim}{time}{dim:#}  {dim}{:<8}{dim:#} {} {subject} {role}", "event", text("/event"));
     }
     let decision = text("/decision");
-    let colour = match decision {
+    let colour = match decision.as_str() {
         "allow" => AnsiColor::Green,
         "deny" => AnsiColor::Red,
         _ => AnsiColor::Cyan,
@@ -142,4 +160,35 @@ fn readable(line: &str) -> String {
         list("/policy_ids"),
         text("/code"),
     )
+}
+
+/// Text that came from a caller, with what acts on a terminal written out, as the records themselves have it.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|character| match acts_on_a_terminal(character) {
+            true => format!("\\u{:04x}", u32::from(character)),
+            false => character.to_string(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_caller_sends_does_not_act_on_the_terminal() {
+        let hostile = "/a\u{1b}[2J\u{9b}31m\u{202e}\n\u{7f}é";
+        let record = serde_json::json!({
+            "time": "2030-01-31T08:00:00.000Z", "event": "request", "decision": "deny", "method": "GET",
+            "path": hostile, "principal": { "id": hostile }, "roles": [hostile], "policy_ids": [hostile],
+            "code": hostile,
+        });
+        let other = serde_json::json!({ "event": hostile, "principal": { "id": hostile }, "role": hostile });
+        for record in [record, other] {
+            let line = anstream::adapter::strip_str(&readable(&record.to_string())).to_string();
+            assert!(!line.chars().any(acts_on_a_terminal), "{line:?}");
+            assert!(line.contains("/a\\u001b[2J\\u009b31m\\u202e\\u000a\\u007fé"), "{line}");
+        }
+    }
 }

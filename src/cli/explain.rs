@@ -91,8 +91,7 @@ impl Explain {
         let judged = match config::judge(&path) {
             Ok(judged) => judged,
             Err(faults) => {
-                show_faults(&faults, json);
-                return CONFIGURATION;
+                return show_faults(&faults, json);
             }
         };
         let answer = match workbench::explain(&judged, &question) {
@@ -104,10 +103,9 @@ impl Explain {
             false => Ok(explanation::readable(&answer)),
         };
         match text {
-            Ok(text) => print(&text),
-            Err(error) => return refuse(json, ENVIRONMENT, &format!("the answer could not be printed: {error}")),
+            Ok(text) => print(&text, if answer.decision == "deny" { NO } else { OK }),
+            Err(error) => refuse(json, ENVIRONMENT, &format!("the answer could not be printed: {error}")),
         }
-        if answer.decision == "deny" { NO } else { OK }
     }
 
     fn question(self) -> Result<Question, Unasked> {
@@ -162,9 +160,9 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
 
 fn refuse(json: bool, code: u8, message: &str) -> u8 {
     if json {
-        print(&format!("{}\n", serde_json::json!({ "ok": false, "error": message })));
+        print(&format!("{}\n", serde_json::json!({ "ok": false, "error": message })), code)
     } else {
         eprintln!("{message}");
+        code
     }
-    code
 }

@@ -88,25 +88,44 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Shows every fault, as a person or a program reads it.
-fn show_faults(faults: &Faults, json: bool) {
+/// Shows every fault, as a person or a program reads it, and gives the exit code.
+fn show_faults(faults: &Faults, json: bool) -> u8 {
     if json {
         let mut document = faults.to_json();
         if let Some(fields) = document.as_object_mut() {
             fields.insert("ok".to_owned(), false.into());
         }
-        print(&format!("{document}\n"));
+        print(&format!("{document}\n"), CONFIGURATION)
     } else {
         let colour = std::io::stderr().is_terminal();
         anstream::eprint!("{}", faults.render(colour, WIDTH));
+        CONFIGURATION
     }
 }
 
-/// Writes to standard output. A reader that went away, as `head` does, is no fault.
-fn print(text: &str) {
+/// Says on standard error what keeps a verb from its work; as JSON where what stands there is read by a program.
+fn complain(json: bool, message: &str) {
+    if json {
+        eprintln!("{}", serde_json::json!({ "ok": false, "error": message }));
+    } else {
+        eprintln!("{message}");
+    }
+}
+
+/// Writes to standard output and gives `code`. A reader that went away, as `head` does, is no fault; what could not be
+/// written for another reason, as on a full disk, must not look as if it had been.
+fn print(text: &str, code: u8) -> u8 {
     use std::io::Write as _;
 
-    let _reader_gone = anstream::stdout().lock().write_all(text.as_bytes());
+    let mut output = anstream::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => code,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => code,
+        Err(error) => {
+            eprintln!("standard output cannot be written: {error}");
+            ENVIRONMENT
+        }
+    }
 }
 
 /// An error and its causes on one line.

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{CONFIGURATION, ConfigArguments, ENVIRONMENT, OK, chain, runtime, show_faults};
+use super::{ConfigArguments, ENVIRONMENT, OK, chain, complain, runtime, show_faults};
 use crate::app::{self, AppError, Options, Running};
 
 const EXAMPLES: &str = "Examples:
@@ -14,9 +15,9 @@ const EXAMPLES: &str = "Examples:
       doorward run --config doorward.yaml --ready-file ready.json
 
 SIGHUP reads the configuration again, and so does a change of its files; a faulty
-configuration changes nothing. SIGTERM or SIGINT drains, and a second one cuts
-the drain short. Logs go to standard error (`DOORWARD_LOG=debug` for more), audit
-records where the configuration says.
+configuration changes nothing. SIGTERM or SIGINT drains, a second one cuts what
+is still open, and a third ends at once. Logs go to standard error
+(`DOORWARD_LOG=debug` for more), audit records where the configuration says.
 
 Exit codes: 0 drained, 1 requests were cut or records lost at the end, 2 usage or
 configuration, 3 environment (an address in use, state that cannot be read).";
@@ -44,7 +45,7 @@ impl Run {
         let runtime = match runtime(self.workers) {
             Ok(runtime) => runtime,
             Err(error) => {
-                eprintln!("no runtime: {error}");
+                complain(self.json, &format!("no runtime: {error}"));
                 return ENVIRONMENT;
             }
         };
@@ -55,7 +56,7 @@ impl Run {
         let mut signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => {
-                eprintln!("signals cannot be handled: {error}");
+                complain(self.json, &format!("signals cannot be handled: {error}"));
                 return ENVIRONMENT;
             }
         };
@@ -67,18 +68,19 @@ impl Run {
         let running = match started {
             Ok(running) => running,
             Err(AppError::Configuration(faults)) => {
-                show_faults(&faults, self.json);
-                return CONFIGURATION;
+                return show_faults(&faults, self.json);
             }
             Err(error) => {
-                eprintln!("doorward cannot start: {}", chain(&error));
+                complain(self.json, &format!("doorward cannot start: {}", chain(&error)));
                 return ENVIRONMENT;
             }
         };
         if let Some(path) = &self.ready_file
             && let Err(error) = running.write_ready_file(path)
         {
-            eprintln!("`{}` cannot be written: {error}", path.display());
+            complain(self.json, &format!("`{}` cannot be written: {error}", path.display()));
+            // Requests may have come already, and they are on record.
+            running.drain().await;
             return ENVIRONMENT;
         }
         wait_for_signals(running, signals).await
@@ -111,7 +113,8 @@ impl Signals {
     }
 }
 
-/// Reloads on SIGHUP, drains on SIGTERM and SIGINT; a second SIGINT or SIGTERM cuts the drain short.
+/// Reloads on SIGHUP, drains on SIGTERM and SIGINT. A second SIGINT or SIGTERM cuts what is still open, and the records
+/// of it are written; a third ends the process at once.
 pub(super) async fn wait_for_signals(mut running: Running, mut signals: Signals) -> u8 {
     loop {
         tokio::select! {
@@ -121,9 +124,21 @@ pub(super) async fn wait_for_signals(mut running: Running, mut signals: Signals)
             () = running.failed() => return ENVIRONMENT,
         }
     }
+    let shutdown = running.shutdown();
+    let mut drain = pin!(running.drain());
     let drained = tokio::select! {
-        drained = running.drain() => drained,
-        () = signals.stop() => false,
+        drained = &mut drain => drained,
+        () = signals.stop() => {
+            tracing::warn!("told to end again: what is still open is cut");
+            shutdown.cut();
+            tokio::select! {
+                drained = drain => drained,
+                () = signals.stop() => {
+                    tracing::error!("told to end a third time: records may be lost");
+                    false
+                }
+            }
+        }
     };
     if drained { OK } else { super::NO }
 }

@@ -35,10 +35,7 @@ impl Schema {
             Kind::Policies => schema::policies(),
         };
         match serde_json::to_string_pretty(&schema) {
-            Ok(text) => {
-                print(&format!("{text}\n"));
-                OK
-            }
+            Ok(text) => print(&format!("{text}\n"), OK),
             Err(error) => {
                 eprintln!("the schema could not be printed: {error}");
                 ENVIRONMENT

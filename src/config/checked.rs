@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::faults::SourceFile;
+use super::faults::{Declared, SourceFile};
 use super::secrets::SecretValue;
 use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
@@ -20,6 +20,8 @@ pub type ClaimRule = (String, Vec<Value>);
 /// A configuration without faults.
 #[derive(Clone, Debug)]
 pub struct Checked {
+    /// The main file as a whole.
+    pub main: Declared,
     /// SHA-256 over names and contents of the configuration files: the first 16 hexadecimal digits.
     pub hash: Arc<str>,
     /// Origin that browsers see, such as `https://api.example.com`.
@@ -82,20 +84,26 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
     /// Certificates; the first is the default.
-    pub certificates: Vec<ServerCertificate>,
+    pub certificates: Vec<OwnCertificate>,
     /// Whether TLS 1.2 is refused.
     pub tls13_only: bool,
     /// Client certificates.
     pub client_certificates: Option<ClientCertificates>,
+    /// Where its listener is declared.
+    pub declared: Declared,
 }
 
-/// A server certificate.
+/// A certificate of Doorward's own.
 #[derive(Clone, Debug)]
-pub struct ServerCertificate {
+pub struct OwnCertificate {
     /// PEM file.
     pub certificate: PathBuf,
     /// Private key, PEM.
     pub key: SecretValue,
+    /// Where the file is named.
+    pub certificate_at: Declared,
+    /// Where the key is referred to.
+    pub key_at: Declared,
 }
 
 /// Client certificates of a listener.
@@ -105,8 +113,10 @@ pub struct ClientCertificates {
     pub required: bool,
     /// PEM file of authorities.
     pub authorities: PathBuf,
-    /// PEM file of revocation lists.
-    pub revocations: Option<PathBuf>,
+    /// Where that file is named.
+    pub authorities_at: Declared,
+    /// PEM file of revocation lists, and where it is named.
+    pub revocations: Option<(PathBuf, Declared)>,
 }
 
 /// Limits of connections.
@@ -167,6 +177,10 @@ pub struct Issuer {
     pub leeway: Duration,
     /// Browser login.
     pub login: Option<Login>,
+    /// Where it is declared.
+    pub declared: Declared,
+    /// Where the authorities of its keys' server are named.
+    pub authorities_at: Option<Declared>,
 }
 
 /// Where keys come from.
@@ -260,6 +274,8 @@ pub struct Credential {
     pub name: String,
     /// Its kind.
     pub kind: CredentialKind,
+    /// Where it is declared.
+    pub declared: Declared,
 }
 
 /// Kinds of credentials.
@@ -335,17 +351,19 @@ pub struct Upstream {
     pub ejection_failures: u32,
     /// For how long the first time.
     pub ejection_base: Duration,
+    /// Where it is declared.
+    pub declared: Declared,
 }
 
 /// TLS towards an upstream.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamTls {
-    /// PEM file of authorities; `None` is the system's.
-    pub authorities: Option<PathBuf>,
+    /// PEM file of authorities, and where it is named; `None` is the system's.
+    pub authorities: Option<(PathBuf, Declared)>,
     /// Name that its certificate must hold; `None` is the address's host.
     pub server_name: Option<String>,
-    /// Client certificate (PEM file) and its key.
-    pub client: Option<(PathBuf, SecretValue)>,
+    /// Client certificate.
+    pub client: Option<OwnCertificate>,
 }
 
 /// Callers that hold a role: all of it must hold.
@@ -383,8 +401,8 @@ pub struct RouteSettings {
     pub credential: String,
     /// Audience of a signed assertion.
     pub audience: String,
-    /// Where it is declared, as `file:line:column`.
-    pub declared: String,
+    /// Where it is declared.
+    pub declared: Declared,
 }
 
 /// A Cedar file, unparsed.

@@ -54,6 +54,36 @@ impl SourceFile {
     }
 }
 
+/// Where something stands in a file, for faults that only show once the thing is made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// The file.
+    pub file: Arc<SourceFile>,
+    /// Where in it; the default place means the whole file.
+    pub place: Place,
+}
+
+impl Declared {
+    /// A fault at this place.
+    #[must_use]
+    pub fn fault(&self, code: &'static str, message: impl Into<String>) -> Fault {
+        Fault::new(code, &self.file, self.place, message)
+    }
+}
+
+/// `file:line:column`.
+impl fmt::Display for Declared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&at(&self.file.path, self.place))
+    }
+}
+
+impl fmt::Debug for Declared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")
+    }
+}
+
 /// Another place that a fault speaks of.
 #[derive(Clone, Debug)]
 pub struct Elsewhere {
@@ -215,6 +245,7 @@ impl Diagnostic for Fault {
 pub struct Faults {
     faults: Vec<Fault>,
     referenced: Vec<PathBuf>,
+    hash: Option<Arc<str>>,
 }
 
 impl Faults {
@@ -226,6 +257,17 @@ impl Faults {
     /// Adds many.
     pub fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.extend(faults);
+    }
+
+    /// Adds those whose place nobody complained of yet: one mistake, looked at twice, is told once.
+    pub fn extend_with_new(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        for fault in faults {
+            let same_place = |known: &Fault| known.file.path == fault.file.path && known.place == fault.place;
+            let known = |known: &Fault| same_place(known) && (fault.place.line > 0 || known.message == fault.message);
+            if !self.faults.iter().any(known) {
+                self.faults.push(fault);
+            }
+        }
     }
 
     /// Whether nothing is wrong.
@@ -252,6 +294,19 @@ impl Faults {
         self
     }
 
+    /// Names the hash of the faulty configuration.
+    #[must_use]
+    pub fn of(mut self, hash: Arc<str>) -> Self {
+        self.hash = Some(hash);
+        self
+    }
+
+    /// Hash of the faulty configuration, as [`super::Checked::hash`] of a sound one.
+    #[must_use]
+    pub fn hash(&self) -> Option<&Arc<str>> {
+        self.hash.as_ref()
+    }
+
     /// Files that the faulty configuration refers to, as far as they are known: one of them may hold the fault.
     #[must_use]
     pub fn referenced(&self) -> &[PathBuf] {
@@ -262,12 +317,15 @@ impl Faults {
     ///
     /// # Errors
     /// The faults, ordered by file and place.
-    pub fn or<T>(mut self, value: T) -> Result<T, Self> {
-        if self.faults.is_empty() {
-            return Ok(value);
-        }
+    pub fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.faults.is_empty() { Ok(value) } else { Err(self.sorted()) }
+    }
+
+    /// Ordered by file and place.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
         self.faults.sort_by(|one, other| (&one.file.path, one.place).cmp(&(&other.file.path, other.place)));
-        Err(self)
+        self
     }
 
     /// For people: each fault with a pointer at the text. Colour is the caller's decision.
@@ -295,9 +353,24 @@ impl Faults {
     }
 }
 
+impl IntoIterator for Faults {
+    type Item = Fault;
+    type IntoIter = std::vec::IntoIter<Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.faults.into_iter()
+    }
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        std::iter::once(fault).collect()
+    }
+}
+
 impl FromIterator<Fault> for Faults {
     fn from_iter<I: IntoIterator<Item = Fault>>(faults: I) -> Self {
-        Self { faults: faults.into_iter().collect(), referenced: Vec::new() }
+        Self { faults: faults.into_iter().collect(), referenced: Vec::new(), hash: None }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Reads the files of a configuration: `doorward.yaml`, and `*.yaml` and `*.cedar` directly in its policies directory.
 
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use rustix::fs::OFlags;
 
 use super::check::{self, Input};
 use super::checked::{Checked, PolicySource};
@@ -16,6 +18,9 @@ use super::secrets::Environment;
 
 /// Largest file of a configuration, and largest secret, certificate or key set that it refers to.
 pub const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
+
+/// Largest revocation list that it refers to: those of public authorities hold a line for each of many thousands.
+pub const REVOCATIONS_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Most files of a policies directory.
 pub const FILE_LIMIT: usize = 1000;
@@ -38,24 +43,22 @@ pub fn load(path: &Path) -> Result<Checked, Faults> {
 /// # Errors
 /// Every fault that it holds.
 pub fn load_with(path: &Path, environment: &Environment<'_>) -> Result<Checked, Faults> {
-    let mut faults = Faults::default();
-    let main = source(path, &mut faults);
-    let config = main.as_ref().map_or_else(|| Err(Salvage::default()), |file| form::read(file, &mut faults));
-    // Without a readable main file the usual directory is looked at, so that its faults show too.
-    let named = config.as_ref().ok().and_then(|config: &raw::Config| config.policies.as_ref());
-    let directory = directory_of(path).join(named.map_or(DEFAULT_POLICIES, |named| named.value.as_str()));
-    let at = (main.as_ref(), named.map(|named| named.place).unwrap_or_default());
-    let files = listed(&directory, at, path, &mut faults);
-    let sources: Vec<Arc<SourceFile>> = files.iter().filter_map(|file| source(file, &mut faults)).collect();
-    let hash = hash(main.iter().chain(&sources), path, &directory);
+    let (checked, faults) = survey(path, environment);
+    faults.or(checked)
+}
 
+/// What the configuration whose main file is `path` says as far as it is sound, and every fault that it holds. Only
+/// without a fault is it a configuration.
+pub(super) fn survey(path: &Path, environment: &Environment<'_>) -> (Checked, Faults) {
+    let mut faults = Faults::default();
+    let Sources { main, config, directory, files, incomplete, hash } = Sources::read(path, &mut faults);
     let mut policies = Vec::new();
     let mut cedar = Vec::new();
     let mut broken = Vec::new();
-    if sources.len() < files.len() {
+    if incomplete {
         broken.push((SourceFile::new(&directory, ""), Salvage::default()));
     }
-    for file in sources {
+    for file in files {
         if file.path.extension().is_some_and(|extension| extension == "cedar") {
             let name = file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             cedar.push(PolicySource { file, guardrail: name.starts_with("guardrails") });
@@ -68,6 +71,39 @@ pub fn load_with(path: &Path, environment: &Environment<'_>) -> Result<Checked, 
     }
     let main = main.unwrap_or_else(|| SourceFile::new(path, ""));
     check::check(&Input { main, config, policies, broken, cedar, hash, environment }, faults)
+}
+
+/// The hash of what the configuration's files hold now, as [`Checked::hash`] of what was loaded.
+pub(super) fn hash_of(path: &Path) -> Arc<str> {
+    let mut ignored = Faults::default();
+    Sources::read(path, &mut ignored).hash
+}
+
+/// The files of a configuration, as they were read.
+struct Sources {
+    main: Option<Arc<SourceFile>>,
+    config: Result<raw::Config, Salvage>,
+    directory: PathBuf,
+    files: Vec<Arc<SourceFile>>,
+    /// Whether one of them could not be read.
+    incomplete: bool,
+    hash: Arc<str>,
+}
+
+impl Sources {
+    fn read(path: &Path, faults: &mut Faults) -> Self {
+        let main = source(path, faults);
+        let config = main.as_ref().map_or_else(|| Err(Salvage::default()), |file| form::read(file, faults));
+        // Without a readable main file the usual directory is looked at, so that its faults show too.
+        let named = config.as_ref().ok().and_then(|config: &raw::Config| config.policies.as_ref());
+        let directory = directory_of(path).join(named.map_or(DEFAULT_POLICIES, |named| named.value.as_str()));
+        let at = (main.as_ref(), named.map(|named| named.place).unwrap_or_default());
+        let listed = listed(&directory, at, path, faults);
+        let files: Vec<Arc<SourceFile>> = listed.iter().filter_map(|file| source(file, faults)).collect();
+        let hash = hash(main.iter().chain(&files), path, &directory);
+        let incomplete = files.len() < listed.len();
+        Self { main, config, directory, files, incomplete, hash }
+    }
 }
 
 /// The directory that a configuration is read from, and its policies directory as far as it can be known.
@@ -98,14 +134,25 @@ pub(super) fn policy_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Reads a file of at most [`FILE_LIMIT_BYTES`].
 pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let file = std::fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-    }
+    read_up_to(path, FILE_LIMIT_BYTES)
+}
+
+/// Reads a file of at most `limit_bytes`. Never waits for a pipe's other end.
+pub(super) fn read_up_to(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    let is_file = |metadata: std::fs::Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")),
+    };
+    // To open a pipe is to wait for its writer, so its kind comes first; without waiting, lest it was swapped since.
+    is_file(std::fs::metadata(path)?)?;
+    let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
+    is_file(file.metadata()?)?;
     let mut bytes = Vec::new();
-    file.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_LIMIT_BYTES) {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit_bytes) {
+        let message = format!("it is larger than {} MiB", limit_bytes / (1024 * 1024));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
 }

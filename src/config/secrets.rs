@@ -14,6 +14,16 @@ pub enum SecretSource {
     Environment(String),
 }
 
+/// The file's path, or `env:NAME`.
+impl fmt::Display for SecretSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(formatter, "{}", path.display()),
+            Self::Environment(name) => write!(formatter, "env:{name}"),
+        }
+    }
+}
+
 /// A secret and where it came from.
 #[derive(Clone, Debug)]
 pub struct SecretValue {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -51,8 +52,17 @@ impl ReloadTrigger {
 pub struct ConfigWatcher {
     changes: mpsc::Receiver<()>,
     trigger: ReloadTrigger,
-    referenced: watch::Sender<Vec<PathBuf>>,
+    following: watch::Sender<Following>,
     task: JoinHandle<()>,
+}
+
+/// What was loaded last.
+#[derive(Clone, Debug, Default)]
+struct Following {
+    /// Files that it refers to.
+    referenced: Vec<PathBuf>,
+    /// Its hash; `None` before the first load.
+    loaded: Option<Arc<str>>,
 }
 
 impl ConfigWatcher {
@@ -62,23 +72,26 @@ impl ConfigWatcher {
     pub fn start(config: PathBuf, settings: WatchSettings) -> Self {
         let (changed, changes) = mpsc::channel(1);
         let (trigger, forced) = mpsc::channel(1);
-        let (referenced, following) = watch::channel(Vec::new());
+        let (sender, following) = watch::channel(Following::default());
         let known = Fingerprint::of(&config, &[]);
         let task = tokio::spawn(run(Job { config, settings, known, changed, forced, following }));
-        Self { changes, trigger: ReloadTrigger(trigger), referenced, task }
+        Self { changes, trigger: ReloadTrigger(trigger), following: sender, task }
     }
 
-    /// Follows these files too: [`super::Checked::referenced`], after every load.
-    pub fn follow(&self, referenced: Vec<PathBuf>) {
-        self.referenced.send_replace(referenced);
+    /// A configuration was loaded: [`super::Checked::hash`] and [`super::Checked::referenced`], whose files are followed
+    /// too. When the files hold something else by now, that is told as a change, whatever was seen before.
+    pub fn loaded(&self, hash: &Arc<str>, referenced: Vec<PathBuf>) {
+        self.following.send_replace(Following { referenced, loaded: Some(hash.clone()) });
     }
 
-    /// Follows these files beside those followed so far, as long as the configuration on disk has faults.
-    pub fn follow_also(&self, referenced: &[PathBuf]) {
-        self.referenced.send_modify(|following| {
-            following.extend_from_slice(referenced);
-            following.sort();
-            following.dedup();
+    /// A configuration was refused: its hash, and files to follow beside those followed so far, for its mend may be in
+    /// one of them.
+    pub fn refused(&self, hash: Option<&Arc<str>>, referenced: &[PathBuf]) {
+        self.following.send_modify(|following| {
+            following.referenced.extend_from_slice(referenced);
+            following.referenced.sort();
+            following.referenced.dedup();
+            following.loaded = hash.cloned();
         });
     }
 
@@ -106,7 +119,7 @@ struct Job {
     known: Fingerprint,
     changed: mpsc::Sender<()>,
     forced: mpsc::Receiver<()>,
-    following: watch::Receiver<Vec<PathBuf>>,
+    following: watch::Receiver<Following>,
 }
 
 async fn run(mut job: Job) {
@@ -116,7 +129,8 @@ async fn run(mut job: Job) {
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watched = BTreeSet::new();
     loop {
-        let referenced = job.following.borrow_and_update().clone();
+        // Not marked as seen: a load that was told before this task ran for the first time is judged below.
+        let mut referenced = job.following.borrow().referenced.clone();
         if let Some(system) = &mut system {
             for gone in watched.difference(&job.known.directories) {
                 let _gone_already = system.unwatch(gone);
@@ -139,10 +153,16 @@ async fn run(mut job: Job) {
                 if followed.is_err() {
                     return;
                 }
-                let referenced = job.following.borrow().clone();
-                let now = look(job.config.clone(), referenced).await;
+                let Following { referenced: named, loaded } = job.following.borrow_and_update().clone();
+                let now = look(job.config.clone(), named.clone()).await;
                 job.known = std::mem::take(&mut job.known).following(now);
-                continue;
+                if job.known.is_what_was_loaded(loaded.as_deref()) {
+                    continue;
+                }
+                // The files were changed between the look and the load, and may have been changed back since: only
+                // another load tells what is in force.
+                job.known.configuration.clear();
+                referenced = named;
             }
             _ = poll.tick() => {}
         }
@@ -195,6 +215,8 @@ fn watch_directory(system: &mut notify::RecommendedWatcher, directory: &Path) ->
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Fingerprint {
     configuration: Vec<u8>,
+    /// Hash of the same files as a load counts it.
+    hash: Arc<str>,
     referenced: BTreeMap<PathBuf, Vec<u8>>,
     /// Where these files lie, to be watched.
     directories: BTreeSet<PathBuf>,
@@ -208,7 +230,8 @@ impl Fingerprint {
         let of_files = referenced.iter().map(|file| load::directory_of(file));
         let directories = [beside, policies].into_iter().chain(of_files).collect();
         let each = |file: &PathBuf| (file.clone(), contents(std::slice::from_ref(file)));
-        Self { configuration: contents(&files), referenced: referenced.iter().map(each).collect(), directories }
+        let hash = load::hash_of(config);
+        Self { configuration: contents(&files), hash, referenced: referenced.iter().map(each).collect(), directories }
     }
 
     /// What is known once the files of `now` are followed. Those that are new were read a moment ago, so what they
@@ -219,14 +242,19 @@ impl Fingerprint {
                 seen.clone_from(known);
             }
         }
-        Self { configuration: self.configuration, ..now }
+        Self { configuration: self.configuration, hash: self.hash, ..now }
+    }
+
+    /// Whether a load found what this look saw; nothing loaded yet contradicts nothing.
+    fn is_what_was_loaded(&self, loaded: Option<&str>) -> bool {
+        loaded.is_none_or(|loaded| *loaded == *self.hash)
     }
 }
 
 fn contents(files: &[PathBuf]) -> Vec<u8> {
     let mut context = digest::Context::new(&digest::SHA256);
     for file in files {
-        let content = load::read_bounded(file);
+        let content = load::read_up_to(file, load::REVOCATIONS_LIMIT_BYTES);
         let (mark, content) = content.as_ref().map_or((0_u8, &[][..]), |content| (1, content.as_slice()));
         context.update(file.as_os_str().as_encoded_bytes());
         context.update(&[0, mark]);
@@ -308,6 +336,33 @@ mod tests {
         symlink("..two", policies.join("..new")).unwrap();
         std::fs::rename(policies.join("..new"), policies.join("..data")).unwrap();
         told(&mut watcher).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_loaded_between_two_looks_and_changed_back_is_told() {
+        let (_directory, config) = world();
+        let mut watcher = ConfigWatcher::start(config, QUICK);
+        // What the load found is gone again: every look sees the same, and yet it is not what is in force.
+        watcher.loaded(&"another".into(), Vec::new());
+        told(&mut watcher).await;
+        watcher.refused(Some(&"a third".into()), &[]);
+        told(&mut watcher).await;
+    }
+
+    #[test]
+    fn a_look_and_a_load_count_the_same_files() {
+        let (directory, config) = world();
+        let policies = directory.path().join("policies");
+        let hash = || crate::config::compile::judge(&config).unwrap_err().hash().unwrap().clone();
+        assert_eq!(Fingerprint::of(&config, &[]).hash, hash());
+        std::fs::write(policies.join("b.cedar"), "permit(").unwrap();
+        std::fs::write(policies.join("c.yaml"), [0xff]).unwrap();
+        std::fs::write(policies.join("d.txt"), "not read").unwrap();
+        let seen = Fingerprint::of(&config, &[]);
+        assert_eq!(seen.hash, hash());
+        assert!(seen.is_what_was_loaded(Some(&hash())) && seen.is_what_was_loaded(None));
+        std::fs::write(&config, "listeners: { }\n").unwrap();
+        assert!(!seen.is_what_was_loaded(Some(&hash())));
     }
 
     #[tokio::test]

@@ -33,12 +33,10 @@ pub(super) struct Loaded {
 /// # Errors
 /// Every fault, in the order of files and lines.
 pub(super) fn load(settings: &PolicySettings) -> Result<Loaded, Vec<PolicyFault>> {
-    let mut reader = Reader { settings, names: Names::of(settings), faults: Vec::new(), statements: Vec::new() };
+    let mut reader = Reader::new(settings);
     reader.check_roles();
-    for (index, source) in settings.sources.iter().enumerate() {
-        reader.read(index, source);
-    }
-    reader.name_statements();
+    reader.read_all();
+    reader.check_names();
     let schema = reader.schema();
     let mut warnings = Vec::new();
     if let Some((_, schema, _)) = &schema {
@@ -58,6 +56,23 @@ pub(super) fn load(settings: &PolicySettings) -> Result<Loaded, Vec<PolicyFault>
     warnings.sort_by_cached_key(PolicyFault::sort_key);
     let rules = Rules::new(statements.into_iter().filter_map(|statement| statement.into_rule(settings)).collect());
     Ok(Loaded { schema_text, vocabulary, rules, warnings })
+}
+
+/// What is wrong with the form of policies (syntax, ids, guardrails that permit), which needs neither roles nor routes
+/// to be seen.
+#[must_use]
+pub fn form_faults(sources: Vec<PolicySource>) -> Vec<PolicyFault> {
+    let settings = PolicySettings { sources, ..PolicySettings::default() };
+    let mut reader = Reader::new(&settings);
+    reader.read_all();
+    reader.faults
+}
+
+fn parse(source: &PolicySource) -> Result<PolicySet, Vec<PolicyFault>> {
+    source.text.parse().map_err(|errors: cedar_policy::ParseErrors| {
+        let place = SourceSpan::from(0..0);
+        errors.iter().map(|error| PolicyFault::of_cedar(source, place, error)).collect()
+    })
 }
 
 /// One policy as written, before it is known to be good.
@@ -114,7 +129,26 @@ struct Reader<'a> {
     statements: Vec<Statement>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(settings: &'a PolicySettings) -> Self {
+        Self { settings, names: Names::of(settings), faults: Vec::new(), statements: Vec::new() }
+    }
+
+    fn read_all(&mut self) {
+        for (index, source) in self.settings.sources.iter().enumerate() {
+            self.read(index, source);
+        }
+        self.name_statements();
+    }
+
+    /// What policies name must be there.
+    fn check_names(&mut self) {
+        for statement in &self.statements {
+            let Some(source) = self.settings.sources.get(statement.source) else { continue };
+            self.faults.append(&mut self.names.check(source, &statement.policy, statement.span));
+        }
+    }
+
     fn check_roles(&mut self) {
         let mut names = HashSet::new();
         for role in &self.settings.roles {
@@ -129,12 +163,10 @@ impl Reader<'_> {
     }
 
     fn read(&mut self, index: usize, source: &PolicySource) {
-        let set: PolicySet = match source.text.parse() {
+        let set = match parse(source) {
             Ok(set) => set,
-            Err(errors) => {
-                let errors: &cedar_policy::ParseErrors = &errors;
-                let place = SourceSpan::from(0..0);
-                self.faults.extend(errors.iter().map(|error| PolicyFault::of_cedar(source, place, error)));
+            Err(mut faults) => {
+                self.faults.append(&mut faults);
                 return;
             }
         };
@@ -156,7 +188,6 @@ impl Reader<'_> {
         for statement in &statements {
             self.check_effect(source, statement);
             self.check_path_reading(source, statement);
-            self.faults.append(&mut self.names.check(source, &statement.policy, statement.span));
         }
         self.statements.append(&mut statements);
     }

@@ -25,6 +25,7 @@ mod tests;
 pub use engine::Policies;
 pub use explain::{Explanation, PolicyExplanation, RoleExplanation, TrustExplanation};
 pub use faults::PolicyFault;
+pub use load::form_faults;
 pub use schema::generate_schema;
 pub use settings::{AttributeType, DeclaredAttribute, PolicySettings, PolicySource, RoleSettings, RoleTrust};
 pub use uses::RoleUses;

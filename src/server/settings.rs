@@ -71,7 +71,7 @@ impl Default for ServerLimits {
             streams_per_connection: 100,
             connection_idle: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
-            drain: Duration::from_secs(30),
+            drain: Duration::from_secs(20),
         }
     }
 }

@@ -321,6 +321,11 @@ impl TlsAcceptorHandle {
         Ok(())
     }
 
+    /// As [`TlsAcceptorHandle::replace`], with what `made` was made of: it cannot fail.
+    pub fn adopt(&self, made: &Self) {
+        self.current.store(made.current.load_full());
+    }
+
     /// Shakes hands; the caller keeps the deadline.
     pub(super) async fn accept<S>(&self, stream: S) -> std::io::Result<Handshake<S>>
     where

@@ -126,7 +126,7 @@ impl RouteAnswer {
         }
         Self {
             name: route.name.to_string(),
-            declared: settings.declared.clone(),
+            declared: settings.declared.to_string(),
             host: route.host.to_string(),
             path: route.path.to_string(),
             environment: route.environment.to_string(),

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::support::run;
+
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
@@ -88,4 +90,34 @@ fn metrics_and_audit_fields_are_the_ones_that_are_written() {
         let told = read("docs/operating.md").contains(&format!("`{field}`"));
         assert!(told, "docs/operating.md does not tell of `{field}`");
     }
+}
+
+#[test]
+fn every_schema_that_an_example_names_is_made_by_the_commands_beside_it() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
+    let mut named = 0;
+    for example in std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()) {
+        let directory = tempfile::tempdir().unwrap();
+        let files = ["doorward.yaml", "policies/routes.yaml"];
+        for file in files {
+            let text = std::fs::read_to_string(example.join(file)).unwrap();
+            for command in text.split('`').filter(|text| text.starts_with("doorward schema")) {
+                let (arguments, made) = command.split_once(" > ").unwrap();
+                let arguments: Vec<&str> = arguments.split(' ').skip(1).collect();
+                let output = run(directory.path(), &arguments, "");
+                assert_eq!(output.code, 0, "{command}");
+                std::fs::write(directory.path().join(made), output.stdout).unwrap();
+            }
+        }
+        std::fs::create_dir(directory.path().join("policies")).unwrap();
+        for file in files {
+            let text = std::fs::read_to_string(example.join(file)).unwrap();
+            let schema = text.lines().next().unwrap().split_once("$schema=").unwrap().1;
+            let schema = directory.path().join(file).parent().unwrap().join(schema);
+            let schema: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap();
+            assert!(schema["properties"].is_object(), "{file}");
+            named += 1;
+        }
+    }
+    assert!(named >= 6, "{named} schemas are named");
 }

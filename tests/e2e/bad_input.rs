@@ -54,7 +54,7 @@ async fn a_broken_file_of_any_kind_changes_nothing_is_told_everywhere_and_its_me
             Some(content) => gate.write(file, content),
             None => std::fs::remove_file(gate.path(file)).unwrap(),
         }
-        let reasons = gate.becomes_ready(503).await;
+        let reasons = gate.becomes_degraded().await;
         let log = gate.log();
         for expected in expected {
             assert!(reasons.contains(expected), "{file}, kind {number}: /readyz lacks {expected}: {reasons}");
@@ -84,7 +84,7 @@ async fn a_file_that_only_the_new_configuration_names_mends_it_when_it_comes() {
     world.gate.becomes_ready(200).await;
     let moved = spoiled(&world, "doorward.yaml", "file:api.key", "file:secrets/new.key");
     world.gate.write("doorward.yaml", &moved);
-    let reasons = world.gate.becomes_ready(503).await;
+    let reasons = world.gate.becomes_degraded().await;
     assert!(reasons.contains("new.key"), "{reasons}");
     std::fs::create_dir(world.gate.path("secrets")).unwrap();
     world.gate.write("secrets/new.key", "new-secret\n");
@@ -99,7 +99,7 @@ async fn a_policies_directory_that_is_gone_opens_nothing() {
     let world = keyed().await;
     world.gate.becomes_ready(200).await;
     std::fs::rename(world.gate.path("policies"), world.gate.path("away")).unwrap();
-    let reasons = world.gate.becomes_ready(503).await;
+    let reasons = world.gate.becomes_degraded().await;
     assert!(reasons.contains("policies"), "{reasons}");
     assert_eq!(world.gate.get("/things/1").bearer(&world.token()).send().await.status, 200);
     assert_eq!(world.gate.get("/things/1").send().await.status, 401);
@@ -114,7 +114,7 @@ async fn half_a_change_over_two_files_is_never_in_force() {
     let rules = world.gate.read("policies/rules.yaml");
     let renamed = rules.replace(r#""reader""#, r#""viewer""#);
     world.gate.write("policies/rules.yaml", &renamed);
-    let reasons = world.gate.becomes_ready(503).await;
+    let reasons = world.gate.becomes_degraded().await;
     assert!(reasons.contains("rules.cedar") && reasons.contains("reader"), "{reasons}");
     let reader = world.issuer.token().mint();
     assert_eq!(world.gate.get("/things/1").bearer(&reader).send().await.status, 200, "the old rules are in force");
@@ -131,27 +131,38 @@ async fn sighup_tells_the_faults_again_and_the_file_stays_refused() {
     let world = keyed().await;
     world.gate.becomes_ready(200).await;
     world.gate.write("policies/rules.cedar", "permit(principal, action, resource)\n");
-    world.gate.becomes_ready(503).await;
+    world.gate.becomes_degraded().await;
     let refusals = || world.gate.audit().iter().filter(|record| record.event() == "config.refused").count();
     let before = refusals();
     world.gate.hang_up().await;
     eventually("another verdict", || async { (refusals() > before).then_some(()) }).await;
-    assert_eq!(world.gate.readiness().await.0, 503);
+    world.gate.becomes_degraded().await;
     assert_eq!(world.gate.get("/nowhere").bearer(&world.token()).send().await.status, 404);
 }
 
 #[tokio::test]
 async fn all_faults_of_all_files_are_told_at_once_with_their_places() {
     let (code, told) = World::refused(|gate| {
+        let stranger = crate::support::Authority::new();
         gate.config(json!({ "limits": { "drain": "30" }, "admin": { "address": "0.0.0.0:1" } }))
+            .file("server.key", &stranger.server_pair(&["gate.test"]).key)
             .route("other", json!({ "path": "/other/{*rest}", "upstream": "nowhere" }))
             .policy("permit(principal, action, resource);")
+            .cedar("broken.cedar", "permit(principal, action, resource)\n")
     })
     .await;
     assert_eq!(code, 2, "{told}");
-    for expected in
-        ["`30` has no unit", "the admin listener is open to others", "nowhere", "doorward.yaml:", "rules.yaml:"]
-    {
+    for expected in [
+        "`30` has no unit",
+        "the admin listener is open to others",
+        "does not match",
+        "nowhere",
+        "every policy needs an `@id` of its own",
+        "doorward.yaml:",
+        "rules.yaml:",
+        "rules.cedar:3:1",
+        "broken.cedar:1:",
+    ] {
         assert!(told.contains(expected), "no {expected} in {told}");
     }
 }

@@ -53,6 +53,37 @@ fn optional() -> Value {
 }
 
 #[tokio::test]
+async fn a_revocation_list_that_is_out_of_date_is_told_until_it_is_replaced() {
+    let World { authority, gate, upstream: _upstream, .. } = world(optional()).await;
+    let worker = gate.client_with(&authority.client_pair_by_dns("worker.mesh.test", 7));
+    assert!(worker.is_served().await);
+    let an_hour_ago = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    gate.write("clients.crl", &authority.revocations_until(&[666], an_hour_ago));
+    let reasons = gate.becomes_degraded().await;
+    assert!(reasons.contains("listener public") && reasons.contains("clients.crl"), "{reasons}");
+    assert!(!worker.is_served().await, "nobody can say that its certificate is not revoked");
+    gate.write("clients.crl", &authority.revocations(&[666]));
+    gate.becomes_ready(200).await;
+    assert!(worker.is_served().await);
+}
+
+#[tokio::test]
+async fn a_revocation_list_that_is_out_of_date_at_the_start_is_warned_of() {
+    let authority = Authority::new();
+    let issuer = StaticIssuer::start(&authority).await;
+    let upstream = RecordingUpstream::start().await;
+    let an_hour_ago = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    let gate = Gate::standard(&authority, &issuer, &upstream)
+        .file("clients.crl", &authority.revocations_until(&[], an_hour_ago))
+        .config(json!({ "listeners": { "public": { "tls": { "client_certificates": optional() } } } }))
+        .start()
+        .await;
+    let warned = || async { gate.log().contains("clients.crl` was to be replaced by").then_some(()) };
+    crate::support::eventually("the warning", warned).await;
+    assert!(gate.becomes_degraded().await.contains("clients.crl"));
+}
+
+#[tokio::test]
 async fn a_dns_name_names_a_workload_to_policy_record_and_upstream() {
     let World { authority, upstream, gate, .. } = world(optional()).await;
     let worker = gate.client_with(&authority.client_pair_by_dns("Worker.mesh.test", 7));

@@ -4,13 +4,14 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use crate::support::{Browser, Client, signal, within};
 
 struct Demo {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    _log: Lines<BufReader<ChildStderr>>,
     port: u16,
     issuer: String,
     folder: tempfile::TempDir,
@@ -23,13 +24,14 @@ impl Demo {
             .args(["demo", "--port", "0", "--json", "--directory", "certs"])
             .current_dir(folder.path())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let (mut port, mut issuer) = (None, None);
-        while let Some(line) = within("the demo's introduction", lines.next_line()).await.unwrap() {
+        while let Some(line) = within("the demo's introduction", log.next_line()).await.unwrap() {
             if let Some((_, rest)) = line.split_once("https://localhost:") {
                 let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
                 port = port.or(digits.parse().ok());
@@ -41,7 +43,7 @@ impl Demo {
                 break;
             }
         }
-        Self { child, lines, port: port.unwrap(), issuer: issuer.unwrap(), folder }
+        Self { child, lines, _log: log, port: port.unwrap(), issuer: issuer.unwrap(), folder }
     }
 
     fn client(&self) -> Client {
@@ -65,8 +67,12 @@ impl Demo {
         }
     }
 
+    /// Ends it; every line that is left is a record, as those before were.
     async fn stop(mut self) {
         signal(&self.child, "TERM").await;
+        while let Some(line) = within("the last records", self.lines.next_line()).await.unwrap() {
+            assert!(serde_json::from_str::<Value>(&line).unwrap().is_object(), "{line}");
+        }
         assert!(within("the end", self.child.wait()).await.unwrap().success());
     }
 }

@@ -80,6 +80,25 @@ async fn a_stream_without_end_is_cut_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_second_signal_cuts_an_open_stream_and_its_record_is_written() {
+    let mut world = World::start(|gate| gate.config(json!({ "limits": { "drain": "1h" } }))).await;
+    let (pieces, script) = Script::pieces("text/event-stream");
+    world.upstream.script("/things/events", script);
+    let _answer = world.gate.get("/things/events").bearer(&world.token()).begin().await;
+    pieces.send("data: 1\n\n".into()).await.unwrap();
+    world.gate.terminate().await;
+    let address = world.gate.address();
+    eventually("the listener to close", || async { TcpStream::connect(address).await.err() }).await;
+    world.gate.terminate().await;
+    assert_eq!(world.gate.exit().await.code(), Some(1), "something was cut");
+    let records = world.gate.audit();
+    let of_it: Vec<_> = records.iter().filter(|record| record.is_request_to("/things/events")).collect();
+    assert_eq!(of_it.len(), 1, "{records:#?}");
+    assert_eq!(of_it[0].text("decision"), "allow");
+    drop(pieces);
+}
+
+#[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
     let authority = Authority::new();
     let issuer = StaticIssuer::start(&authority).await;

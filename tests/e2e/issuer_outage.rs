@@ -37,6 +37,24 @@ async fn the_last_good_keys_serve_while_the_issuer_is_away() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_comes_with_a_reload_and_is_away_keeps_no_traffic_of_others_away() {
+    let authority = Authority::new();
+    let issuer = StaticIssuer::start(&authority).await;
+    let away = StaticIssuer::away(&authority);
+    let upstream = RecordingUpstream::start().await;
+    let gate = Gate::standard(&authority, &issuer, &upstream).start().await;
+    gate.becomes_ready(200).await;
+    let mut config: serde_json::Value = serde_json::from_str(&gate.read("doorward.yaml")).unwrap();
+    let mut second = config["issuers"]["machines"].clone();
+    second["issuer"] = away.url().into();
+    config["issuers"]["second"] = second;
+    gate.write("doorward.yaml", &format!("{config}\n"));
+    let reasons = gate.becomes_degraded().await;
+    assert!(reasons.contains("issuer second") && !reasons.contains("issuer machines"), "{reasons}");
+    assert_eq!(gate.get("/things/1").bearer(&issuer.token().mint()).send().await.status, 200);
+}
+
+#[tokio::test]
 async fn a_new_key_of_the_issuer_is_found_by_its_first_token() {
     let authority = Authority::new();
     let issuer = StaticIssuer::start(&authority).await;

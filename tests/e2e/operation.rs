@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Answer, Client, HOST, World, eventually};
+use crate::support::{Answer, Client, HOST, World, eventually, within};
 
 #[tokio::test]
 async fn the_metrics_tell_what_happens_and_never_who() {
@@ -77,13 +78,20 @@ async fn an_admin_listener_that_others_can_reach_needs_a_guard_at_load() {
         assert_eq!(code, 2, "{told}");
         assert!(told.contains("the admin listener is open to others") && told.contains("doorward.yaml:"), "{told}");
     }
+    let admin = json!({ "admin": { "address": "0.0.0.0:0", "token": "file:admin.token" } });
+    let (code, told) = World::refused(|gate| gate.file("admin.token", "token\n").config(admin)).await;
+    assert_eq!(code, 2, "{told}");
+    assert!(told.contains("in plain HTTP") && told.contains("doorward.yaml:"), "{told}");
 }
 
 #[tokio::test]
 async fn a_token_guards_the_admin_listener_and_is_read_again_when_it_changes() {
     let world = World::start(|gate| {
-        gate.file("admin.token", "first-token\n")
-            .config(json!({ "admin": { "address": "0.0.0.0:0", "token": "file:admin.token" } }))
+        gate.file("admin.token", "first-token\n").config(json!({ "admin": {
+                "address": "0.0.0.0:0",
+                "token": "file:admin.token",
+                "plain": { "reason": "this test has no network" },
+            } }))
     })
     .await;
     let status = async |token: Option<&str>| {
@@ -120,6 +128,21 @@ async fn a_client_certificate_guards_the_admin_listener() {
 }
 
 #[tokio::test]
+async fn the_admin_listener_answers_on_a_unix_socket() {
+    let world = World::start(|gate| gate.config(json!({ "admin": { "address": "unix:admin.sock" } }))).await;
+    let ready: Value = serde_json::from_str(&world.gate.read("ready.json")).unwrap();
+    assert!(ready["admin"].as_str().unwrap().ends_with("admin.sock"), "{ready}");
+    for (path, expected) in [("/livez", "ok\n"), ("/metrics", "# EOF\n")] {
+        let mut socket = tokio::net::UnixStream::connect(world.gate.path("admin.sock")).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("the answer", socket.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(expected), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_machine_lacks_is_told_from_what_is_written_wrong() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
@@ -138,6 +161,29 @@ async fn what_the_machine_lacks_is_told_from_what_is_written_wrong() {
     assert!(told.contains("listner") && told.contains("listeners"), "{told}");
     let usage = tokio::process::Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--no-such"]).output();
     assert_eq!(usage.await.unwrap().status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_low_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let world = World::start(|gate| gate.limited("ulimit -Sn 256")).await;
+    let (soft, hard) = world.gate.descriptor_limits();
+    assert_ne!(soft, "256");
+    assert_eq!(soft, hard);
+}
+
+#[tokio::test]
+async fn connections_that_no_limit_of_open_files_leaves_room_for_are_warned_of_with_numbers() {
+    let settings = json!({ "limits": { "connections": 300, "concurrent_requests": 50 } });
+    let told = "the limit of open files is too low";
+    let world = World::start(|gate| gate.limited("ulimit -n 400").config(settings.clone())).await;
+    assert_eq!(world.gate.descriptor_limits(), ("400".to_owned(), "400".to_owned()));
+    let log = world.gate.log();
+    let warning = log.lines().find(|line| line.contains(told)).expect("a warning");
+    for number in ["limit=400", "needed=578", "missing=178", "callers=300", "upstreams=150"] {
+        assert!(warning.contains(number), "no {number} in {warning}");
+    }
+    let world = World::start(|gate| gate.limited("ulimit -n 578").config(settings)).await;
+    assert!(!world.gate.log().contains(told), "{}", world.gate.log());
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! Configuration that changes while the gate serves: a good one takes effect at once, a bad one changes nothing.
 
-use crate::support::{Authority, Gate, RecordingUpstream, RunningGate, StaticIssuer, eventually};
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::{Authority, Gate, RecordingUpstream, RunningGate, StaticIssuer, eventually, within};
 
 const WRITERS_READ: &str =
     r#"@id("writers-read") permit(principal in Role::"writer", action in Action::"read", resource);"#;
@@ -31,7 +35,7 @@ async fn a_broken_policy_changes_nothing_says_where_and_its_mending_takes_effect
 
     let broken = format!("{good}\n{}", WRITERS_READ.replace("principal in", "principal inn"));
     gate.write("policies/rules.cedar", &broken);
-    let reasons = gate.becomes_ready(503).await;
+    let reasons = gate.becomes_degraded().await;
     assert!(reasons.contains("rules.cedar"), "/readyz does not say which file: {reasons}");
     assert_eq!((status(&gate, &reader).await, status(&gate, &writer).await), (200, 403), "the old rules are in force");
     gate.audited("the refused configuration", |record| record.event() == "config.refused").await;
@@ -49,7 +53,7 @@ async fn a_misspelt_attribute_is_a_load_error() {
     let good = gate.read("policies/rules.cedar");
     let typo = r#"@id("typo") forbid(principal, action, resource) when { context.pathh == "/x" };"#;
     gate.write("policies/rules.cedar", &format!("{good}\n{typo}"));
-    let reasons = gate.becomes_ready(503).await;
+    let reasons = gate.becomes_degraded().await;
     assert!(reasons.contains("pathh"), "{reasons}");
 }
 
@@ -158,6 +162,45 @@ async fn a_certificate_is_replaced_while_running_and_old_connections_live_on() {
     eventually("the new certificate", || async { newcomer.is_served().await.then_some(()) }).await;
     assert_eq!(newcomer.get("/things/1").bearer(&token).send().await.status, 200);
     assert_eq!(old.send_request(request()).await.unwrap().status(), 200);
+}
+
+/// How a client shakes hands that keeps the tickets it was given.
+async fn handshake(gate: &RunningGate, client: &Arc<rustls::ClientConfig>) -> rustls::HandshakeKind {
+    let connection = tokio::net::TcpStream::connect(gate.address()).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from(crate::support::HOST).unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(client.clone()).connect(name, connection).await.unwrap();
+    stream.write_all(b"GET /nowhere HTTP/1.1\r\nhost: gate.test\r\nconnection: close\r\n\r\n").await.unwrap();
+    // A ticket comes with the answer.
+    let mut answer = Vec::new();
+    within("the answer", stream.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 404"), "{answer:?}");
+    stream.get_ref().1.handshake_kind().unwrap()
+}
+
+#[tokio::test]
+async fn an_edited_policy_voids_no_ticket_and_a_new_certificate_does() {
+    let authority = Authority::new();
+    let issuer = StaticIssuer::start(&authority).await;
+    let upstream = RecordingUpstream::start().await;
+    let gate = Gate::standard(&authority, &issuer, &upstream).start().await;
+    gate.becomes_ready(200).await;
+    let mut client = rustls::ClientConfig::clone(&authority.client_config(None));
+    client.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let client = Arc::new(client);
+    assert_eq!(handshake(&gate, &client).await, rustls::HandshakeKind::Full);
+    assert_eq!(handshake(&gate, &client).await, rustls::HandshakeKind::Resumed);
+    let writer = issuer.token().groups(&["writers"]).mint();
+    gate.write("policies/more.cedar", WRITERS_READ);
+    becomes(&gate, &writer, 200).await;
+    assert_eq!(handshake(&gate, &client).await, rustls::HandshakeKind::Resumed);
+
+    let pair = authority.server_pair(&[crate::support::HOST]);
+    let loads = || gate.audit().iter().filter(|record| record.event() == "config.loaded").count();
+    let before = loads();
+    gate.write("server.key", &pair.key);
+    gate.write("server.pem", &pair.certificate);
+    eventually("the new certificate", || async { (loads() > before).then_some(()) }).await;
+    assert_eq!(handshake(&gate, &client).await, rustls::HandshakeKind::Full);
 }
 
 #[tokio::test]

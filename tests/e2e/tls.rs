@@ -130,7 +130,7 @@ async fn a_key_that_does_not_match_its_certificate_changes_nothing_and_refuses_a
     let before = served(&world, OTHER_HOST).await.unwrap();
     let good = world.gate.read("other.key");
     world.gate.write("other.key", &world.authority.server_pair(&[OTHER_HOST]).key);
-    let reasons = world.gate.becomes_ready(503).await;
+    let reasons = world.gate.becomes_degraded().await;
     assert!(reasons.contains("other.key") && reasons.contains("does not match"), "{reasons}");
     assert_eq!(served(&world, OTHER_HOST).await.unwrap(), before);
     world.gate.write("other.key", &good);

@@ -17,7 +17,11 @@ const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 pub(super) fn credentials(scope: &Scope<'_>, config: &raw::Config) -> Vec<Credential> {
     let one = |(name, raw): &(Placed<String>, raw::Credential)| {
-        Some(Credential { name: name.value.clone(), kind: kind(scope, name, raw)? })
+        Some(Credential {
+            name: name.value.clone(),
+            kind: kind(scope, name, raw)?,
+            declared: scope.declared(name.place),
+        })
     };
     config.credentials.iter().filter_map(one).collect()
 }

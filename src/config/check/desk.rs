@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::faults::{Fault, Faults, SourceFile};
-use crate::config::load::{directory_of, read_bounded};
+use crate::config::faults::{Declared, Fault, Faults, SourceFile};
+use crate::config::load::{FILE_LIMIT_BYTES, REVOCATIONS_LIMIT_BYTES, directory_of, read_up_to};
 use crate::config::placed::{Place, Placed};
 use crate::config::raw::Reasoned;
 use crate::config::secrets::{self, Environment, SecretError, SecretSource, SecretValue};
@@ -42,12 +42,26 @@ pub(super) struct Scope<'a> {
     pub(super) file: &'a Arc<SourceFile>,
 }
 
+/// PEM label of revocation lists.
+pub(super) const REVOCATIONS: &str = "X509 CRL";
+
 const SHORTEST_REASON: usize = 8;
 
 impl Scope<'_> {
     /// A fault of this file, to be told once it is complete.
     pub(super) fn fault(&self, code: &'static str, place: Place, message: impl Into<String>) -> Fault {
         Fault::new(code, self.file, place, message)
+    }
+
+    /// Where something of this file stands.
+    pub(super) fn declared(&self, place: Place) -> Declared {
+        Declared { file: self.file.clone(), place }
+    }
+
+    /// What `make` gives, if it told no fault on the way: only that is worth a second look.
+    pub(super) fn sound<T>(&self, make: impl FnOnce() -> Option<T>) -> Option<T> {
+        let before = self.told();
+        make().filter(|_| self.told() == before)
     }
 
     /// How many faults were told so far, of all files.
@@ -182,33 +196,37 @@ impl Scope<'_> {
 
     /// A file that can be read now.
     pub(super) fn readable(&self, path: &Placed<String>) -> PathBuf {
+        self.read(path, FILE_LIMIT_BYTES).0
+    }
+
+    fn read(&self, path: &Placed<String>, limit_bytes: u64) -> (PathBuf, Option<Vec<u8>>) {
         if let Some(inner) = path.strip_prefix("file:") {
             let help = format!("write `{inner}`; `file:` is for secrets");
             self.refuse("not_a_secret", path.place, "a plain path is expected here", help);
-            return PathBuf::new();
+            return (PathBuf::new(), None);
         }
         let full = self.path(path);
         self.desk.referenced.borrow_mut().insert(full.clone());
-        match read_bounded(&full) {
+        match read_up_to(&full, limit_bytes) {
             Ok(bytes) if bytes.is_empty() => {
                 let message = format!("file `{}` is empty", full.display());
                 self.tell(self.fault("file_empty", path.place, message));
             }
-            Ok(_) => {}
+            Ok(bytes) => return (full, Some(bytes)),
             Err(cause) => {
                 let message = format!("file `{}` cannot be read: {cause}", full.display());
                 let help = "relative paths begin at the directory of this file";
                 self.refuse("file_unreadable", path.place, message, help);
             }
         }
-        full
+        (full, None)
     }
 
     /// A file of PEM that holds `label`, such as `CERTIFICATE`.
     pub(super) fn pem(&self, path: &Placed<String>, label: &str) -> PathBuf {
-        let full = self.readable(path);
-        if let Ok(bytes) = read_bounded(&full)
-            && !bytes.is_empty()
+        let limit_bytes = if label == REVOCATIONS { REVOCATIONS_LIMIT_BYTES } else { FILE_LIMIT_BYTES };
+        let (full, bytes) = self.read(path, limit_bytes);
+        if let Some(bytes) = bytes
             && !String::from_utf8_lossy(&bytes).contains(&format!("-----BEGIN {label}-----"))
         {
             let message = format!("file `{}` holds no PEM `{label}`", full.display());

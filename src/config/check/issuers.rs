@@ -61,7 +61,7 @@ pub(super) fn issuers(scope: &Scope<'_>, config: &raw::Config) -> Vec<Issuer> {
                 scope.tell(fault.also(scope.file, place, "the other type").help("policies know one type a name"));
             }
         }
-        issuers.extend(issuer(scope, name, raw));
+        issuers.extend(scope.sound(|| issuer(scope, name, raw)));
     }
     issuers
 }
@@ -97,6 +97,9 @@ fn issuer(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Issuer) -> Option
         scope.refuse("login_of_workloads", login.place, message, "remove `login`, or write `principals: users`");
     }
     let access_tokens_only = raw.token_type == Some(raw::TokenType::AccessToken);
+    let authorities = raw.keys.as_ref().and_then(|keys| {
+        keys.authorities.as_ref().or(keys.discovery.as_ref().and_then(|discovery| discovery.authorities.as_ref()))
+    });
     let settings = Issuer {
         name: name.value.clone(),
         issuer: iss?.value.clone(),
@@ -117,6 +120,8 @@ fn issuer(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Issuer) -> Option
         longest_token: scope.duration(raw.longest_token.as_ref(), 24 * HOUR),
         leeway: scope.duration_up_to(raw.leeway.as_ref(), Duration::from_secs(60), five_minutes),
         login: login.flatten(),
+        declared: scope.declared(name.place),
+        authorities_at: authorities.map(|path| scope.declared(path.place)),
     };
     url_is_good.then_some(settings)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::desk::Scope;
-use super::listeners::listener_tls;
+use super::listeners::{Addresses, listener_tls};
 use super::names::Names;
 use super::text;
 use crate::config::checked::{Admin, Assertions, Audit, AuditDestination, Limits, ListenAddress};
@@ -132,14 +132,14 @@ pub(super) fn audit(scope: &Scope<'_>, config: &raw::Config, limits: &Limits) ->
     Audit { destination, queue, refuse_when_full }
 }
 
-pub(super) fn admin(scope: &Scope<'_>, config: &raw::Config) -> Option<Admin> {
+pub(super) fn admin(scope: &Scope<'_>, config: &raw::Config, addresses: &mut Addresses) -> Option<Admin> {
     let raw = config.admin.as_ref()?;
     let loopback = ListenAddress::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 9901)));
     let address = raw.address.as_ref().map_or(Some((loopback, true)), |text| text::listen_address(scope, text));
     let token = raw.token.as_ref().map(|reference| scope.secret_line(reference));
     let place = raw.address.as_ref().map(|address| address.place).unwrap_or_default();
     let owner = Placed { value: "admin".to_owned(), place };
-    let tls = raw.tls.as_ref().map(|tls| listener_tls(scope, &owner, tls));
+    let tls = raw.tls.as_ref().map(|tls| scope.sound(|| listener_tls(scope, &owner, tls)));
     let certificate_required = raw.tls.as_ref().and_then(|tls| tls.client_certificates.as_ref());
     let certificate_required =
         certificate_required.is_some_and(|client| client.mode == raw::ClientCertificateMode::Required);
@@ -148,5 +148,18 @@ pub(super) fn admin(scope: &Scope<'_>, config: &raw::Config) -> Option<Admin> {
         let help = "add `token: file:admin.token`, require client certificates, or listen on 127.0.0.1";
         scope.refuse("admin_open", place, "the admin listener is open to others", help);
     }
+    if !is_local && token.is_some() && raw.tls.is_none() && raw.plain.is_none() {
+        let message = "the admin listener's token would cross the network in plain HTTP";
+        let help = "add `tls`, listen on 127.0.0.1, or say why in `plain: { reason: … }`";
+        scope.refuse("listener_plain", place, message, help);
+    }
+    if let Some(plain) = &raw.plain {
+        scope.reason(plain);
+        if raw.tls.is_some() {
+            let help = "remove one of `tls` and `plain`";
+            scope.refuse("listener_plain", plain.reason.place, "the admin listener has TLS", help);
+        }
+    }
+    addresses.take(scope, &address, raw.address.as_ref().map_or("127.0.0.1:9901", |text| text.as_str()), place);
     Some(Admin { address, token: token.flatten(), tls: tls.flatten() })
 }

@@ -16,7 +16,7 @@ mod upstreams;
 use std::sync::Arc;
 
 use super::checked::{Checked, PolicySource};
-use super::faults::{Faults, SourceFile};
+use super::faults::{Declared, Faults, SourceFile};
 use super::form::Salvage;
 use super::raw;
 use super::secrets::Environment;
@@ -42,11 +42,8 @@ pub(super) struct Input<'a> {
     pub(super) environment: &'a Environment<'a>,
 }
 
-/// Checks all files together.
-///
-/// # Errors
-/// `faults` and every further one.
-pub(super) fn check(input: &Input<'_>, faults: Faults) -> Result<Checked, Faults> {
+/// Checks all files together: what they say, as far as it is sound, with `faults` and every further one.
+pub(super) fn check(input: &Input<'_>, faults: Faults) -> (Checked, Faults) {
     let desk = Desk::new(input.environment, faults);
     let empty = raw::Config::default();
     let config = input.config.as_ref().unwrap_or(&empty);
@@ -60,7 +57,8 @@ pub(super) fn check(input: &Input<'_>, faults: Faults) -> Result<Checked, Faults
         names.salvage(&desk.scope(file), salvage, false);
     }
 
-    let listeners = listeners::listeners(&main, config);
+    let mut addresses = listeners::Addresses::default();
+    let listeners = listeners::listeners(&main, config, &mut addresses);
     if main_is_read && config.listeners.0.is_empty() {
         main.refuse(
             "listeners_missing",
@@ -88,9 +86,11 @@ pub(super) fn check(input: &Input<'_>, faults: Faults) -> Result<Checked, Faults
     let routes = routes.finish();
     let trusted_proxies = listeners::trusted_proxies(&main, config);
     let limits = listeners::limits(&main, config.limits.as_ref());
-    let (audit, admin) = (mechanisms::audit(&main, config, &limits), mechanisms::admin(&main, config));
+    let audit = mechanisms::audit(&main, config, &limits);
+    let admin = mechanisms::admin(&main, config, &mut addresses);
     let (faults, referenced) = desk.close();
-    faults.referring_to(referenced.clone()).or(Checked {
+    let checked = Checked {
+        main: Declared { file: input.main.clone(), place: Default::default() },
         hash: input.hash.clone(),
         external_origin,
         state_dir,
@@ -108,5 +108,7 @@ pub(super) fn check(input: &Input<'_>, faults: Faults) -> Result<Checked, Faults
         audit,
         admin,
         referenced,
-    })
+    };
+    let faults = faults.referring_to(checked.referenced.clone());
+    (checked, faults)
 }

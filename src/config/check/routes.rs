@@ -151,7 +151,7 @@ impl<'a> Routes<'a> {
             upstream: upstream.value.clone(),
             credential: credential?.value.clone(),
             audience,
-            declared: at(&scope.file.path, name.place),
+            declared: scope.declared(name.place),
         })
     }
 

@@ -6,13 +6,13 @@ use url::Url;
 
 use super::desk::Scope;
 use super::text;
-use crate::config::checked::{Upstream, UpstreamHost, UpstreamProtocol, UpstreamTls};
+use crate::config::checked::{OwnCertificate, Upstream, UpstreamHost, UpstreamProtocol, UpstreamTls};
 use crate::config::placed::{Named, Placed};
 use crate::config::raw;
 use crate::peer::Scheme;
 
 pub(super) fn upstreams(scope: &Scope<'_>, named: &Named<raw::Upstream>) -> Vec<Upstream> {
-    named.iter().filter_map(|(name, raw)| upstream(scope, name, raw)).collect()
+    named.iter().filter_map(|(name, raw)| scope.sound(|| upstream(scope, name, raw))).collect()
 }
 
 fn upstream(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Upstream) -> Option<Upstream> {
@@ -74,6 +74,7 @@ fn upstream(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Upstream) -> Op
         ejection_base: scope.duration(ejection.and_then(|raw| raw.base.as_ref()), Duration::from_secs(10)),
         scheme: scheme?,
         addresses: addresses.into_iter().map(|(_, origin)| origin).collect(),
+        declared: scope.declared(name.place),
     })
 }
 
@@ -105,15 +106,20 @@ fn tls(scope: &Scope<'_>, owner: &Placed<String>, raw: &Placed<raw::UpstreamTls>
         let message = format!("`{}` is not a host", name.value);
         scope.refuse("host", name.place, message, "write a DNS name in lower case");
     }
-    let certificate = raw.certificate.as_ref().map(|path| scope.pem(path, "CERTIFICATE"));
-    let key = raw.key.as_ref().map(|reference| scope.private_key(reference));
+    let certificate = raw.certificate.as_ref().map(|path| (scope.pem(path, "CERTIFICATE"), path.place));
+    let key = raw.key.as_ref().and_then(|reference| Some((scope.private_key(reference)?, reference.place)));
     if raw.certificate.is_some() != raw.key.is_some() {
         let message = format!("upstream `{}` has one of `certificate` and `key`", owner.value);
         scope.refuse("upstream_client", raw.place, message, "a client certificate needs both");
     }
     UpstreamTls {
-        authorities: raw.authorities.as_ref().map(|path| scope.pem(path, "CERTIFICATE")),
+        authorities: raw.authorities.as_ref().map(|path| (scope.pem(path, "CERTIFICATE"), scope.declared(path.place))),
         server_name: raw.server_name.as_ref().map(|name| name.value.clone()),
-        client: certificate.zip(key.flatten()),
+        client: certificate.zip(key).map(|((certificate, certificate_place), (key, key_place))| OwnCertificate {
+            certificate,
+            key,
+            certificate_at: scope.declared(certificate_place),
+            key_at: scope.declared(key_place),
+        }),
     }
 }

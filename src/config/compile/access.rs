@@ -33,6 +33,11 @@ pub(super) fn policies(checked: &Checked, router: &Router, uses: &Arc<RoleUses>)
     Policies::load(settings, uses.clone()).map_err(|faults| all_placed(checked, &faults))
 }
 
+/// What is wrong with the form of the rules, whatever else is.
+pub(super) fn form_faults(checked: &Checked) -> Faults {
+    all_placed(checked, &crate::policy::form_faults(checked.policies.iter().map(source).collect()))
+}
+
 /// What is suspicious about the rules without being wrong.
 pub(super) fn warnings(checked: &Checked, policies: &Policies) -> Faults {
     all_placed(checked, policies.warnings())

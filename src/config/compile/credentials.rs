@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Note;
 use super::runtime::Runtime;
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
 use crate::credential::{
@@ -9,10 +10,7 @@ use crate::credential::{
     PlainIdentity, SignedAssertion,
 };
 use crate::proxy::ServedDocuments;
-use crate::route::Route;
 use crate::upstream::ProtectedHeaders;
-
-type Note<'a> = &'a mut dyn FnMut(&'static str, String);
 
 /// Doorward's own documents, once a credential is signed; the keys that it needs are made.
 pub(super) fn documents(checked: &Checked, runtime: &Runtime, note: Note<'_>) -> Option<ServedDocuments> {
@@ -23,7 +21,7 @@ pub(super) fn documents(checked: &Checked, runtime: &Runtime, note: Note<'_>) ->
             && let Some(algorithm) = signature(algorithm)
             && let Err(error) = keys.ensure(algorithm, runtime.clock().now())
         {
-            note("signing_key", format!("credential `{}`: {error}", credential.name));
+            note(&credential.declared, "signing_key", format!("credential `{}`: {error}", credential.name));
         }
     }
     let base_path = url::Url::parse(&assertions.issuer).ok()?.path().trim_end_matches('/').into();
@@ -44,7 +42,8 @@ pub(super) fn provider(
     let credential = checked.credentials.iter().find(|credential| credential.name == settings.credential)?;
     let name: Arc<str> = credential.name.as_str().into();
     let mut failed = |error: String| {
-        note("credential", format!("credential `{}` of route `{}`: {error}", credential.name, settings.route.name));
+        let message = format!("credential `{}` of route `{}`: {error}", credential.name, settings.route.name);
+        note(&credential.declared, "credential", message);
         None
     };
     match &credential.kind {
@@ -86,12 +85,14 @@ pub(super) fn provider(
 }
 
 /// Plain identity headers of a route.
-pub(super) fn plain_identity(route: &Route, runtime: &Runtime, note: Note<'_>) -> Option<PlainIdentity> {
+pub(super) fn plain_identity(settings: &RouteSettings, runtime: &Runtime, note: Note<'_>) -> Option<PlainIdentity> {
+    let route = &settings.route;
     let names = route.identity_headers.clone()?;
     match PlainIdentity::new(names, runtime.identity_headers()) {
         Ok(plain) => Some(plain),
         Err(error) => {
-            note("identity_headers", format!("identity headers of route `{}`: {error}", route.name));
+            let message = format!("identity headers of route `{}`: {error}", route.name);
+            note(&settings.declared, "identity_headers", message);
             None
         }
     }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::Note;
 use super::runtime::Runtime;
 use crate::clock::{Clock, Timestamp};
 use crate::config::checked::{self, AttributeKind, Checked, Keys};
+use crate::config::faults::Declared;
 use crate::identity::bearer::{BearerIssuer, BearerVerifier, REMEMBERED_TOKENS, TokenType};
 use crate::identity::certificate::{CertificateSettings, CertificateVerifier};
 use crate::identity::claims::{ClaimPath, numeric_date};
@@ -19,8 +21,6 @@ use crate::identity::{IdentityError, IdentityVerifier, VerifiedIdentity};
 use crate::login::{ClaimsToIdentity, Login, LoginIssuerSettings, LoginSettings, SessionVerifier};
 use crate::outbound::{OutboundClient, OutboundSettings};
 use crate::route::EvidenceKind;
-
-type Note<'a> = &'a mut dyn FnMut(&'static str, String);
 
 /// Everything that recognises callers.
 pub(super) struct Recognition {
@@ -47,7 +47,7 @@ pub(super) fn recognition(checked: &Checked, runtime: &Runtime, note: Note<'_>) 
             }
             Err(error) => {
                 complete = false;
-                note("issuer", format!("issuer `{}`: {error}", issuer.name));
+                note(fault_place(issuer), "issuer", format!("issuer `{}`: {error}", issuer.name));
             }
         }
     }
@@ -55,7 +55,7 @@ pub(super) fn recognition(checked: &Checked, runtime: &Runtime, note: Note<'_>) 
         Ok(verifier) => verifiers.push(Arc::new(verifier)),
         Err(error) => {
             complete = false;
-            note("issuer", error.to_string());
+            note(&checked.main, "issuer", error.to_string());
         }
     }
     for issuer in &checked.certificate_issuers {
@@ -65,13 +65,19 @@ pub(super) fn recognition(checked: &Checked, runtime: &Runtime, note: Note<'_>) 
         Ok(login) => login,
         Err(error) => {
             complete = false;
-            note("login", error);
+            let with_login = checked.issuers.iter().find(|issuer| issuer.login.is_some());
+            note(with_login.map_or(&checked.main, |issuer| &issuer.declared), "login", error);
             None
         }
     };
     let sessions = login.as_ref().map(|login| Arc::new(SessionVerifier::new(login.clone())));
     verifiers.extend(sessions.clone().map(|sessions| sessions as Arc<dyn IdentityVerifier>));
     complete.then_some(Recognition { verifiers, sessions, login })
+}
+
+/// Where an issuer's fault most likely is: what was checked before leaves the authorities of its server.
+pub(super) fn fault_place(issuer: &checked::Issuer) -> &Declared {
+    issuer.authorities_at.as_ref().unwrap_or(&issuer.declared)
 }
 
 fn browser_login(

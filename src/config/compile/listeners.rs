@@ -1,20 +1,25 @@
 //! Listeners: sockets, certificates and limits.
 
-use std::fs;
+use std::fmt;
 use std::path::Path;
 
+use rustls_pki_types::CertificateRevocationListDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::clock::Timestamp;
 use crate::config::checked::{self, Checked};
-use crate::config::secrets::SecretSource;
+use crate::config::faults::{Declared, Fault, Faults};
+use crate::config::load;
 use crate::server::{
     CertificateSettings, ClientCertificateMode, ClientCertificateSettings, ListenAddress, ListenerSettings,
-    MinimumVersion, Pem, ServerLimits, TlsAcceptorHandle, TlsSettings,
+    MinimumVersion, Pem, ServerLimits, TlsAcceptorHandle, TlsError, TlsSettings,
 };
 
 /// Settings of every listener, with the certificates that their files hold now.
 ///
 /// # Errors
-/// A sentence about the file that cannot be read.
-pub fn listeners(checked: &Checked) -> Result<Vec<ListenerSettings>, String> {
+/// The file that cannot be read, at the place that names it.
+pub fn listeners(checked: &Checked) -> Result<Vec<ListenerSettings>, Faults> {
     checked
         .listeners
         .iter()
@@ -32,8 +37,8 @@ pub fn listeners(checked: &Checked) -> Result<Vec<ListenerSettings>, String> {
 /// Settings of the admin listener.
 ///
 /// # Errors
-/// A sentence about the file that cannot be read.
-pub fn admin_listener(admin: &checked::Admin) -> Result<ListenerSettings, String> {
+/// As [`listeners`].
+pub fn admin_listener(admin: &checked::Admin) -> Result<ListenerSettings, Faults> {
     Ok(ListenerSettings {
         name: "admin".to_owned(),
         address: address(&admin.address),
@@ -42,17 +47,74 @@ pub fn admin_listener(admin: &checked::Admin) -> Result<ListenerSettings, String
     })
 }
 
-/// A sentence about every listener whose certificates, keys or authorities cannot be used together.
-pub(super) fn tls_faults(checked: &Checked) -> impl Iterator<Item = String> {
+/// What keeps certificates, keys and authorities of each listener from being used together.
+pub(super) fn tls_faults(checked: &Checked) -> Faults {
     let all = checked.listeners.iter().map(|listener| (listener.name.as_str(), listener.tls.as_ref()));
     let admin = checked.admin.iter().map(|admin| ("admin", admin.tls.as_ref()));
-    all.chain(admin).filter_map(|(name, settings)| {
-        let fault = match tls(settings?) {
-            Ok(settings) => chain(&TlsAcceptorHandle::new(&settings).err()?),
-            Err(fault) => fault,
-        };
-        Some(format!("TLS of listener `{name}` cannot be set up: {fault}"))
-    })
+    all.chain(admin)
+        .filter_map(|(name, configured)| {
+            let configured = configured?;
+            match tls(configured) {
+                Ok(settings) => Some(unusable(name, configured, &TlsAcceptorHandle::new(&settings).err()?).into()),
+                Err(faults) => Some(faults),
+            }
+        })
+        .flatten()
+        .collect()
+}
+
+/// The fault of a listener's TLS that could not be set up, at the place to mend; the admin listener is `admin`.
+#[must_use]
+pub fn tls_fault(name: &str, checked: &Checked, error: &TlsError) -> Fault {
+    let named =
+        checked.listeners.iter().find(|listener| listener.name == name).and_then(|listener| listener.tls.as_ref());
+    let admin = checked.admin.as_ref().filter(|_| name == "admin").and_then(|admin| admin.tls.as_ref());
+    match named.or(admin) {
+        Some(configured) => unusable(name, configured, error),
+        None => checked.main.fault("tls", chain(error)),
+    }
+}
+
+fn unusable(listener: &str, configured: &checked::ListenerTls, error: &TlsError) -> Fault {
+    let message = format!("TLS of listener `{listener}` cannot be set up: {}", chain(error));
+    place(configured, error).unwrap_or(&configured.declared).fault("tls", message)
+}
+
+/// Where the file is named that an error speaks of.
+fn place<'a>(configured: &'a checked::ListenerTls, error: &TlsError) -> Option<&'a Declared> {
+    let named = |file: &str| {
+        let pairs = configured.certificates.iter();
+        let own = pairs.flat_map(|pair| {
+            [(shown(&pair.certificate), &pair.certificate_at), (pair.key.source.to_string(), &pair.key_at)]
+        });
+        let clients = configured.client_certificates.iter().flat_map(|clients| {
+            let lists = clients.revocations.iter().map(|(path, at)| (shown(path), at));
+            std::iter::once((shown(&clients.authorities), &clients.authorities_at)).chain(lists)
+        });
+        own.chain(clients).find(|(name, _)| name == file).map(|(_, at)| at)
+    };
+    match error {
+        TlsError::KeyMismatch { file, certificate } => {
+            let mut pairs = configured.certificates.iter();
+            let is_it = |pair: &&checked::OwnCertificate| {
+                pair.key.source.to_string() == *file && shown(&pair.certificate) == *certificate
+            };
+            pairs.find(is_it).map(|pair| &pair.key_at)
+        }
+        TlsError::NoCertificate { file }
+        | TlsError::Pem { file, .. }
+        | TlsError::Certificate { file, .. }
+        | TlsError::NoName { file }
+        | TlsError::NoKey { file }
+        | TlsError::Key { file, .. }
+        | TlsError::NoRevocationList { file }
+        | TlsError::RevocationList { file, .. } => named(file),
+        TlsError::NoCertificates | TlsError::Setup { .. } => None,
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -64,6 +126,47 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Until when a revocation list of a listener holds. Past that, every client certificate that needs it is refused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RevocationEnd {
+    /// Name of the listener; `admin` is the admin listener's too.
+    pub listener: String,
+    /// The file.
+    pub file: String,
+    /// Its `nextUpdate`.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for RevocationEnd {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, at) = (&self.file, self.at.rfc3339());
+        write!(formatter, "revocation list `{file}` was to be replaced by {at}: client certificates are refused by it")
+    }
+}
+
+/// Until when each revocation list of each listener holds. A list that cannot be read is told elsewhere.
+#[must_use]
+pub fn revocation_ends(checked: &Checked) -> Vec<RevocationEnd> {
+    let all = checked.listeners.iter().map(|listener| (listener.name.as_str(), listener.tls.as_ref()));
+    let admin = checked.admin.iter().map(|admin| ("admin", admin.tls.as_ref()));
+    let mut ends = Vec::new();
+    for (listener, tls) in all.chain(admin) {
+        let clients = tls.and_then(|tls| tls.client_certificates.as_ref());
+        let Some((path, _)) = clients.and_then(|clients| clients.revocations.as_ref()) else { continue };
+        let bytes = load::read_up_to(path, load::REVOCATIONS_LIMIT_BYTES).unwrap_or_default();
+        for list in CertificateRevocationListDer::pem_slice_iter(&bytes).flatten() {
+            let parsed = x509_parser::parse_x509_crl(&list).ok();
+            let next_update = parsed.and_then(|(_, list)| list.next_update().map(|time| time.timestamp()));
+            ends.extend(next_update.map(|seconds| RevocationEnd {
+                listener: listener.to_owned(),
+                file: shown(path),
+                at: Timestamp::from_unix_seconds(seconds),
+            }));
+        }
+    }
+    ends
 }
 
 /// Limits of connections.
@@ -88,30 +191,31 @@ fn address(address: &checked::ListenAddress) -> ListenAddress {
     }
 }
 
-fn tls(tls: &checked::ListenerTls) -> Result<TlsSettings, String> {
-    let certificates = tls.certificates.iter().map(|certificate| {
+fn tls(tls: &checked::ListenerTls) -> Result<TlsSettings, Faults> {
+    let certificates = tls.certificates.iter().map(|pair| {
         Ok(CertificateSettings {
-            certificate: pem(&certificate.certificate)?,
-            key_name: match &certificate.key.source {
-                SecretSource::File(path) => path.display().to_string(),
-                SecretSource::Environment(name) => format!("env:{name}"),
-            },
-            key: certificate.key.value.clone(),
+            certificate: pem(&pair.certificate, load::FILE_LIMIT_BYTES, &pair.certificate_at)?,
+            key_name: pair.key.source.to_string(),
+            key: pair.key.value.clone(),
         })
     });
     let client_certificates = tls.client_certificates.as_ref().map(|clients| {
         let mode = if clients.required { ClientCertificateMode::Required } else { ClientCertificateMode::Optional };
-        let revocations = clients.revocations.as_deref().map(pem).transpose()?;
-        Ok::<_, String>(ClientCertificateSettings { mode, authorities: pem(&clients.authorities)?, revocations })
+        let authorities = pem(&clients.authorities, load::FILE_LIMIT_BYTES, &clients.authorities_at)?;
+        let revocations =
+            clients.revocations.as_ref().map(|(path, at)| pem(path, load::REVOCATIONS_LIMIT_BYTES, at)).transpose()?;
+        Ok::<_, Faults>(ClientCertificateSettings { mode, authorities, revocations })
     });
     Ok(TlsSettings {
-        certificates: certificates.collect::<Result<_, String>>()?,
+        certificates: certificates.collect::<Result<_, Faults>>()?,
         minimum_version: if tls.tls13_only { MinimumVersion::Tls13 } else { MinimumVersion::Tls12 },
         client_certificates: client_certificates.transpose()?,
     })
 }
 
-fn pem(path: &Path) -> Result<Pem, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
-    Ok(Pem { name: path.display().to_string(), text })
+fn pem(path: &Path, limit_bytes: u64, at: &Declared) -> Result<Pem, Faults> {
+    let unreadable = |error| at.fault("file_unreadable", format!("file `{}` cannot be read: {error}", path.display()));
+    let bytes = load::read_up_to(path, limit_bytes).map_err(unreadable)?;
+    // What is no text is no PEM either, and is refused as such.
+    Ok(Pem { name: shown(path), text: String::from_utf8_lossy(&bytes).into_owned() })
 }

@@ -23,7 +23,7 @@ mod upstreams;
 mod tests;
 
 pub use examine::examine;
-pub use listeners::{admin_listener, limits, listeners};
+pub use listeners::{RevocationEnd, admin_listener, limits, listeners, revocation_ends, tls_fault};
 pub use runtime::{Runtime, StartError};
 pub use stated::{Stated, by_certificate, by_claims, by_session, by_token};
 
@@ -31,10 +31,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checked::Checked;
-use super::faults::{Fault, Faults};
-use super::placed::Place;
-use super::{SourceFile, load};
-use crate::policy::Policies;
+use super::faults::{Declared, Faults};
+use super::load;
+use super::secrets::Environment;
+use crate::policy::{Policies, RoleUses};
 use crate::proxy::{ServedRoute, Snapshot};
 use crate::route::Router;
 
@@ -57,54 +57,65 @@ impl Judged {
     }
 }
 
+/// What could not be made: where it is declared, a stable code, and a sentence.
+type Note<'a> = &'a mut dyn FnMut(&Declared, &'static str, String);
+
 /// Reads the configuration at `path` and judges all of it.
 ///
 /// # Errors
-/// Every fault of its files; those of policies once the settings are sound.
+/// Every fault of its files that can be seen: what policies mean is judged once the settings are sound, for they speak
+/// of them; their form, certificates and authorities are looked at whatever else is wrong.
 pub fn judge(path: &Path) -> Result<Judged, Faults> {
     judge_with(path, &Arc::default())
 }
 
 /// As [`judge`], with the uses of roles that the process remembers.
-fn judge_with(path: &Path, uses: &Arc<crate::policy::RoleUses>) -> Result<Judged, Faults> {
-    let checked = load(path)?;
-    let referenced = checked.referenced.clone();
-    judge_checked(checked, path, uses).map_err(|faults| faults.referring_to(referenced))
+fn judge_with(path: &Path, uses: &Arc<RoleUses>) -> Result<Judged, Faults> {
+    let (checked, mut faults) = load::survey(path, &Environment::process());
+    let rules = if faults.is_empty() { rules(&checked, uses).map_err(|found| faults.extend(found)).ok() } else { None };
+    faults.extend_with_new(listeners::tls_faults(&checked));
+    if !faults.is_empty() {
+        faults.extend_with_new(access::form_faults(&checked));
+        faults.extend_with_new(examine(&checked));
+    }
+    let faults = faults.referring_to(checked.referenced.clone()).of(checked.hash.clone());
+    match rules {
+        Some((router, policies)) => faults.or(Judged { checked, router, policies }),
+        None => Err(faults.sorted()),
+    }
 }
 
-fn judge_checked(checked: Checked, path: &Path, uses: &Arc<crate::policy::RoleUses>) -> Result<Judged, Faults> {
+fn rules(checked: &Checked, uses: &Arc<RoleUses>) -> Result<(Router, Policies), Faults> {
     let routes = checked.routes.iter().map(|settings| settings.route.clone()).collect();
     let router = Router::new(routes).map_err(|faults| {
-        let at = |(index, fault): (usize, crate::route::RouteError)| {
-            let route = checked.routes.get(index).map_or("?", |settings| &settings.route.name);
-            unplaced(path, "route", format!("route `{route}`: {fault}"))
+        let at = |(index, fault): (usize, crate::route::RouteError)| match checked.routes.get(index) {
+            Some(settings) => settings.declared.fault("route", format!("route `{}`: {fault}", settings.route.name)),
+            None => checked.main.fault("route", fault.to_string()),
         };
         faults.into_iter().map(at).collect::<Faults>()
     })?;
-    let policies = access::policies(&checked, &router, uses)?;
-    let tls: Faults = listeners::tls_faults(&checked).map(|fault| unplaced(path, "tls", fault)).collect();
-    tls.or(())?;
-    Ok(Judged { checked, router, policies })
+    let policies = access::policies(checked, &router, uses)?;
+    Ok((router, policies))
 }
 
 /// Judges the configuration at `path` and makes the snapshot that serves by it.
 ///
 /// # Errors
-/// Every fault, and parts that could not be made; `runtime` keeps what it had.
+/// Every fault, and parts that could not be made. `runtime` keeps what it had until [`Runtime::take_into_use`].
 pub fn compile(path: &Path, runtime: &Runtime) -> Result<(Snapshot, Checked), Faults> {
     let judged = judge_with(path, runtime.role_uses())?;
     let checked = judged.checked.clone();
-    assemble(checked.clone(), judged, path, runtime).map_err(|faults| faults.referring_to(checked.referenced))
+    assemble(checked.clone(), judged, runtime)
+        .map_err(|faults| faults.referring_to(checked.referenced).of(checked.hash))
 }
 
 fn assemble(
     checked: Checked,
     Judged { router, policies, .. }: Judged,
-    path: &Path,
     runtime: &Runtime,
 ) -> Result<(Snapshot, Checked), Faults> {
     let mut faults = Faults::default();
-    let mut note = |code: &'static str, message: String| faults.push(unplaced(path, code, message));
+    let mut note = |at: &Declared, code: &'static str, message: String| faults.push(at.fault(code, message));
 
     let upstreams = upstreams::upstreams(&checked, runtime, &mut note);
     let documents = credentials::documents(&checked, runtime, &mut note);
@@ -112,7 +123,7 @@ fn assemble(
     for settings in &checked.routes {
         let route = &settings.route;
         let credential = credentials::provider(&checked, settings, runtime, &mut note);
-        let plain_identity = credentials::plain_identity(route, runtime, &mut note);
+        let plain_identity = credentials::plain_identity(settings, runtime, &mut note);
         let upstream = upstreams.get(settings.upstream.as_str()).cloned();
         let (Some(credential), Some(upstream)) = (credential, upstream) else { continue };
         parts.push((upstream, credential, plain_identity, runtime.metrics().route(&route.name)));
@@ -134,7 +145,6 @@ fn assemble(
     if served.len() != checked.routes.len() || !faults.is_empty() {
         return Err(faults);
     }
-    runtime.forget_unused(&checked);
     let documents_listener = checked.assertions.as_ref().and_then(|assertions| assertions.listener.as_deref());
     let snapshot = Snapshot {
         hash: checked.hash.clone(),
@@ -149,10 +159,4 @@ fn assemble(
         trusted_proxies: crate::peer::TrustedProxies::new(checked.trusted_proxies.clone()),
     };
     Ok((snapshot, checked))
-}
-
-/// A fault of the configuration as a whole.
-fn unplaced(path: &Path, code: &'static str, message: String) -> Fault {
-    let file: Arc<SourceFile> = SourceFile::new(path, "");
-    Fault::new(code, &file, Place::default(), message)
 }

@@ -196,9 +196,9 @@ impl Runtime {
         locked(&self.upstreams).part(&settings.name, the_same, || Upstream::new(settings.clone(), self.clock.clone()))
     }
 
-    /// Takes the parts of a sound configuration into use and lets go of what it no longer names. Requests under way keep
+    /// Takes the parts of the configuration that is now in force into use and lets go of what it no longer names. Requests under way keep
     /// what they hold.
-    pub(super) fn forget_unused(&self, checked: &Checked) {
+    pub fn take_into_use(&self, checked: &Checked) {
         let issuers: BTreeSet<&str> = checked.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
         let upstreams: BTreeSet<&str> = checked.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
         locked(&self.key_stores).keep(&issuers);

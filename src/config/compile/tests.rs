@@ -115,7 +115,7 @@ impl Example {
 }
 
 fn recognised(checked: &Checked, runtime: &Runtime) -> Recognition {
-    recognition(checked, runtime, &mut |_, fault| panic!("{fault}")).unwrap()
+    recognition(checked, runtime, &mut |_, _, fault| panic!("{fault}")).unwrap()
 }
 
 /// `claims` with `changes` on top; null takes one away.

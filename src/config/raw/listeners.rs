@@ -93,6 +93,6 @@ pub struct Limits {
     pub handshake: Option<Placed<DurationText>>,
     /// Most requests at once, open streams and WebSockets among them. Default 10000.
     pub concurrent_requests: Option<Placed<u64>>,
-    /// How long requests may finish after SIGTERM. Default `30s`.
+    /// How long requests may finish after SIGTERM. Default `20s`.
     pub drain: Option<Placed<DurationText>>,
 }

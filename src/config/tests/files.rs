@@ -1,4 +1,5 @@
 use super::world::World;
+use crate::config::load::{FILE_LIMIT_BYTES, REVOCATIONS_LIMIT_BYTES};
 
 #[test]
 fn all_faults_of_all_files_come_at_once() {
@@ -132,4 +133,40 @@ fn the_hash_is_of_names_and_contents_wherever_they_lie() {
     let world = World::new();
     std::fs::rename(world.path().join("policies/access.cedar"), world.path().join("policies/b.cedar")).unwrap();
     assert_ne!(one, world.load().unwrap().hash);
+}
+
+#[test]
+fn a_pipe_is_refused_without_waiting_for_its_writer() {
+    let world = World::new();
+    for name in ["policies/pipe.yaml", "policies/pipe.cedar", "pipe.pem"] {
+        let made = std::process::Command::new("mkfifo").arg(world.path().join(name)).status().unwrap();
+        assert!(made.success());
+    }
+    world.replace("doorward.yaml", "authorities: tls/ca.pem", "authorities: pipe.pem");
+    let (done, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(world.told()));
+    let told = told.recv_timeout(std::time::Duration::from_secs(30)).expect("nobody waits for a writer");
+    let of_pipes = told.iter().filter(|fault| fault.contains("pipe.") && fault.contains("it is not a file")).count();
+    assert_eq!(of_pipes, 3, "{told:#?}");
+}
+
+#[test]
+fn a_revocation_list_may_be_larger_than_other_files() {
+    let world = World::new();
+    let size = |bytes: u64| usize::try_from(bytes).unwrap();
+    let list = |bytes: u64| format!("-----BEGIN X509 CRL-----\n{}", "A".repeat(size(bytes)));
+    world.write("tls/ca.crl", &list(FILE_LIMIT_BYTES + 1));
+    world.replace(
+        "doorward.yaml",
+        "authorities: tls/ca.pem",
+        "authorities: tls/ca.pem\n        revocations: tls/ca.crl",
+    );
+    world.load().map_err(|faults| faults.to_string()).unwrap();
+    world.write("tls/ca.crl", &list(REVOCATIONS_LIMIT_BYTES));
+    let told = world.told();
+    assert!(told.len() == 1 && told[0].contains("it is larger than 16 MiB"), "{told:?}");
+    world.replace("doorward.yaml", "        revocations: tls/ca.crl\n", "");
+    world.write("tls/ca.pem", &list(FILE_LIMIT_BYTES));
+    let told = world.told();
+    assert!(told[0].contains("it is larger than 1 MiB"), "{told:?}");
 }

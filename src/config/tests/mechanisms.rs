@@ -386,7 +386,51 @@ fn the_admin_listener_is_never_open_to_others() {
         "the admin listener is open to others",
         "add `token: file:admin.token`, require client certificates, or listen on 127.0.0.1",
     );
-    assert!(World::with("doorward.yaml", "127.0.0.1:9901", "0.0.0.0:9901").load().is_ok(), "a token is asked for");
+}
+
+#[test]
+fn an_admin_token_crosses_a_network_in_tls_or_for_a_reason() {
+    let admin = "address: 127.0.0.1:9901\n  token: file:admin.token";
+    spoiled_in(
+        "doorward.yaml",
+        (admin, "address: 0.0.0.0:9901\n  token: file:admin.token"),
+        "67:12 listener_plain",
+        "the admin listener's token would cross the network in plain HTTP",
+        "add `tls`, listen on 127.0.0.1, or say why in `plain: { reason: … }`",
+    );
+    let reasoned = "address: 0.0.0.0:9901\n  token: file:admin.token\n  plain: { reason: the mesh encrypts }";
+    let world = World::with("doorward.yaml", admin, reasoned);
+    world.load().map_err(|faults| faults.to_string()).unwrap();
+}
+
+#[test]
+fn the_admin_listener_has_an_address_of_its_own() {
+    spoiled_in(
+        "doorward.yaml",
+        ("address: 127.0.0.1:9901", "address: 127.0.0.1:8080"),
+        "67:12 address_twice",
+        "address `127.0.0.1:8080` is listened on twice",
+        "give one of them another port",
+    );
+}
+
+#[test]
+fn the_documented_limits_are_the_ones_that_hold() {
+    let documentation = include_str!("../../../docs/configuration.md");
+    let (_, section) = documentation.split_once("\n## `limits`\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("| `")?.split_once("` |")?;
+        let (_, default) = rest.rsplit_once("Default ")?;
+        Some(format!("  {name}: {}\n", default.trim_end_matches(". |").trim_matches('`')))
+    });
+    let rows: Vec<String> = rows.collect();
+    assert_eq!(rows.len(), 9, "{rows:?}");
+    let limits = |text: &str| {
+        let without = "limits:\n  header_read: 10s\n  header_bytes: 64KiB\n";
+        World::with("doorward.yaml", without, text).load().map_err(|faults| faults.to_string()).unwrap().limits
+    };
+    assert_eq!(limits(&format!("limits:\n{}", rows.concat())), limits(""));
 }
 
 #[test]

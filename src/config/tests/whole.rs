@@ -29,7 +29,9 @@ fn a_whole_configuration_means_what_it_says() {
     assert_eq!(checked.issuers[1].keys, Keys::File(world.path().join("keys.json")));
     assert_eq!(checked.roles[0].trust[1].claims, [("repository_id".to_owned(), vec!["123".into()])]);
     assert_eq!(checked.upstreams[0].host, UpstreamHost::Address);
-    assert_eq!(checked.upstreams[1].tls.authorities, Some(world.path().join("policies/../tls/ca.pem")));
+    let (authorities, named_at) = checked.upstreams[1].tls.authorities.as_ref().unwrap();
+    assert_eq!(authorities, &world.path().join("policies/../tls/ca.pem"));
+    assert!(named_at.to_string().ends_with("policies/rules.yaml:13:25"), "{named_at}");
     assert_eq!(checked.assertions.as_ref().unwrap().issuer, "https://api.example.com/.doorward");
     assert_eq!(checked.listeners[2].address, ListenAddress::Unix(world.path().join("documents.sock")));
     assert!(checked.referenced.contains(&world.path().join("tls/api.key")));

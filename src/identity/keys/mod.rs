@@ -217,6 +217,12 @@ impl KeyStore {
         }
     }
 
+    /// Time since keys were fetched, or seen unchanged, usable or not; `None` before the first.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        self.shared.current.load().as_ref().map(|current| now.since(current.fetched_at))
+    }
+
     /// A number that changes when the keys do; `None` while none are usable.
     pub(super) fn generation(&self, now: Timestamp) -> Option<u64> {
         let current = self.shared.current.load();

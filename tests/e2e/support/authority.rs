@@ -85,6 +85,11 @@ impl Authority {
 
     /// A revocation list with these serial numbers, as PEM.
     pub(crate) fn revocations(&self, serials: &[u64]) -> String {
+        self.revocations_until(serials, time::OffsetDateTime::now_utc() + time::Duration::days(1))
+    }
+
+    /// A revocation list that was to be replaced at `next_update`.
+    pub(crate) fn revocations_until(&self, serials: &[u64], next_update: time::OffsetDateTime) -> String {
         let now = time::OffsetDateTime::now_utc();
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -93,8 +98,8 @@ impl Authority {
             invalidity_date: None,
         });
         let list = CertificateRevocationListParams {
-            this_update: now - time::Duration::hours(1),
-            next_update: now + time::Duration::days(1),
+            this_update: now - time::Duration::days(1),
+            next_update,
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

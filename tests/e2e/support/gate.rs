@@ -189,6 +189,12 @@ impl Gate {
         self
     }
 
+    /// Runs the gate with other limits of the system, as the shell's `ulimit` sets them.
+    pub(crate) fn limited(mut self, limits: &'static str) -> Self {
+        self.manner.limits = Some(limits);
+        self
+    }
+
     /// Writes audit records to a pipe that nobody reads until the test does.
     pub(crate) fn audit_to_pipe(mut self) -> Self {
         self.manner.piped = true;

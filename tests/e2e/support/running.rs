@@ -35,6 +35,8 @@ pub(crate) struct Manner {
     pub(crate) log_level: Option<&'static str>,
     /// Whether standard output is a pipe to the test rather than the log.
     pub(crate) piped: bool,
+    /// What the shell does with its limits first, such as `ulimit -Sn 256`.
+    pub(crate) limits: Option<&'static str>,
 }
 
 impl Deref for RunningGate {
@@ -50,7 +52,10 @@ impl RunningGate {
         let mut child = spawn(folder.path(), &manner);
         let ready = ready(&mut child, folder.path()).await;
         let address = ready["listeners"]["public"].as_str().unwrap().parse().unwrap();
-        let admin = Client::plain(ready["admin"].as_str().unwrap().parse().unwrap());
+        let admin = ready["admin"].as_str().unwrap();
+        // A Unix socket is asked by its own test; nothing listens on port 0.
+        let on_a_socket = admin.starts_with("unix:").then(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let admin = Client::plain(on_a_socket.unwrap_or_else(|| admin.parse().unwrap()));
         let client = Client::tls(address, HOST, authority.client_config(None));
         assert_eq!(ready["pid"].as_u64(), child.id().map(u64::from), "the ready file is of another process");
         let listeners = ready["listeners"].clone();
@@ -121,6 +126,14 @@ impl RunningGate {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// The soft and the hard limit of open files that the process has now.
+    pub(crate) fn descriptor_limits(&self) -> (String, String) {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id().unwrap())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut words = line.split_whitespace().map(str::to_owned);
+        (words.next().unwrap(), words.next().unwrap())
+    }
+
     /// A client with a certificate of its own.
     pub(crate) fn client_with(&self, pair: &Pair) -> Client {
         Client::tls(self.address, HOST, self.authority.client_config(Some(pair)))
@@ -188,11 +201,20 @@ impl RunningGate {
         value
     }
 
-    /// Waits until `/readyz` gives this status, and returns what it says.
+    /// Waits until `/readyz` gives this status, 200 with nothing to complain of, and returns what it says.
     pub(crate) async fn becomes_ready(&self, status: u16) -> String {
         eventually(&format!("/readyz to say {status}"), || async {
             let (found, text) = self.readiness().await;
-            (found == status).then_some(text)
+            (found == status && (status != 200 || !is_degraded(&text))).then_some(text)
+        })
+        .await
+    }
+
+    /// Waits until `/readyz` says that requests are served although something is wrong, and returns what it says.
+    pub(crate) async fn becomes_degraded(&self) -> String {
+        eventually("/readyz to say 200 with reasons", || async {
+            let (found, text) = self.readiness().await;
+            (found == 200 && is_degraded(&text)).then_some(text)
         })
         .await
     }
@@ -267,9 +289,22 @@ impl Drop for RunningGate {
     }
 }
 
+fn is_degraded(readiness: &str) -> bool {
+    serde_json::from_str::<Value>(readiness).unwrap()["degraded"].as_bool().unwrap()
+}
+
 fn spawn(folder: &Path, manner: &Manner) -> Child {
     let log = File::options().create(true).append(true).open(folder.join("doorward.log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_doorward"))
+    let binary = env!("CARGO_BIN_EXE_doorward");
+    let mut command = match manner.limits {
+        None => Command::new(binary),
+        Some(limits) => {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\"")).arg(binary);
+            shell
+        }
+    };
+    command
         .args(["run", "--config", "doorward.yaml", "--ready-file", "ready.json"])
         .current_dir(folder)
         .envs(manner.log_level.map(|level| ("DOORWARD_LOG", level)))
