@@ -154,9 +154,9 @@ impl Proxy {
             identity_headers: identity_headers.as_deref().unwrap_or_default(),
             protected: &served.protected,
             upgrade: upgrade.is_some(),
-            asked: &mut exchange.entry.upstream_address,
         };
-        let forwarded = served.upstream.forward(forward, grant, &credential).await;
+        let forwarded =
+            served.upstream.forward(forward, grant, &credential, &mut exchange.entry.upstream_address).await;
         exchange.note(Step::Upstream, began);
         let forwarded = forwarded?;
         if let (Some(downstream), Some(upstream)) = (upgrade, forwarded.upgrade) {

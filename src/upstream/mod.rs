@@ -72,8 +72,6 @@ pub struct Forward<'a> {
     pub protected: &'a Arc<ProtectedHeaders>,
     /// Whether the caller asks for a WebSocket; counts only where the route allows it.
     pub upgrade: bool,
-    /// Where the address is noted as soon as one is asked: it stands there whatever comes of it.
-    pub asked: &'a mut Option<Arc<str>>,
 }
 
 impl fmt::Debug for Forward<'_> {
@@ -149,7 +147,8 @@ impl Upstream {
         UpstreamStats { addresses: self.endpoints.len(), ejected: self.balancer.ejected(), open, idle }
     }
 
-    /// Sends `forward` to one of the addresses and answers with the head of what came back.
+    /// Sends `forward` to one of the addresses and answers with the head of what came back. `asked` is the address, as
+    /// soon as there is one: it stands there whatever comes of it.
     ///
     /// Sent a second time, at most, when a connection could not be opened, when it closed before anything was
     /// written, or when the upstream refused an HTTP/2 stream unread.
@@ -161,6 +160,7 @@ impl Upstream {
         forward: Forward<'_>,
         grant: &Grant,
         credential: &Credential,
+        asked: &mut Option<Arc<str>>,
     ) -> Result<Forwarded, UpstreamError> {
         let began = Instant::now();
         let limits = grant.route().limits;
@@ -173,7 +173,7 @@ impl Upstream {
             HostHeader::Address | HostHeader::Fixed(_) => None,
             HostHeader::Downstream => Some(downstream_authority(forward.target)?),
         };
-        let (request, exchange, asked) = prepare(forward, grant, credential, upgrade, began, ends)?;
+        let (request, exchange) = prepare(forward, grant, credential, upgrade, began, ends)?;
         let attempt = Attempt { upstream: self, began, limits, ends, authority, exchange, upgrade };
         attempt.run(request, asked).await
     }
@@ -187,14 +187,14 @@ impl Upstream {
 }
 
 /// Writes the upstream's request, save what depends on the connection.
-fn prepare<'a>(
-    forward: Forward<'a>,
+fn prepare(
+    forward: Forward<'_>,
     grant: &Grant,
     credential: &Credential,
     upgrade: bool,
     began: Instant,
     ends: Ends,
-) -> Result<(Request<RequestBody>, Option<Arc<Exchange>>, &'a mut Option<Arc<str>>), UpstreamError> {
+) -> Result<(Request<RequestBody>, Option<Arc<Exchange>>), UpstreamError> {
     let route = grant.route().clone();
     let announced = headers::announced_length(&forward.headers).map_err(UpstreamError::Request)?;
     let bodiless = forward.body.is_end_stream();
@@ -243,7 +243,7 @@ fn prepare<'a>(
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = headers;
-    Ok((request, exchange, forward.asked))
+    Ok((request, exchange))
 }
 
 fn downstream_authority(target: &Target) -> Result<Authority, UpstreamError> {

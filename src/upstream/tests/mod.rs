@@ -140,9 +140,9 @@ impl Ask {
             identity_headers: &self.identity,
             protected: &protected,
             upgrade: self.upgrade,
-            asked: &mut asked,
         };
-        let answer = tokio::time::timeout(LONG, upstream.forward(forward, &grant, &credential)).await.unwrap();
+        let answer =
+            tokio::time::timeout(LONG, upstream.forward(forward, &grant, &credential, &mut asked)).await.unwrap();
         (answer, asked)
     }
 }
