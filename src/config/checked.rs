@@ -1,5 +1,6 @@
 //! A configuration that was checked as a whole: plain settings, every name resolved, every file present.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,8 +56,11 @@ pub struct Checked {
     /// Listener for health and metrics.
     pub admin: Option<Admin>,
     /// Every file besides the configuration's own that it refers to: certificates, keys, secrets, key sets.
-    pub referenced: Vec<PathBuf>,
+    pub referenced: Referenced,
 }
+
+/// Files, each with a digest of what it held just before it was read: whatever is written to it from then on shows.
+pub type Referenced = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use serde_json::{Value, json};
 
+use super::checked::Referenced;
 use super::placed::Place;
 
 /// A file as it was read: what faults point into.
@@ -244,7 +245,7 @@ impl Diagnostic for Fault {
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     faults: Vec<Fault>,
-    referenced: Vec<PathBuf>,
+    referenced: Referenced,
     hash: Option<Arc<str>>,
 }
 
@@ -289,7 +290,7 @@ impl Faults {
 
     /// Names the files that the faulty configuration refers to.
     #[must_use]
-    pub fn referring_to(mut self, referenced: Vec<PathBuf>) -> Self {
+    pub fn referring_to(mut self, referenced: Referenced) -> Self {
         self.referenced = referenced;
         self
     }
@@ -309,7 +310,7 @@ impl Faults {
 
     /// Files that the faulty configuration refers to, as far as they are known: one of them may hold the fault.
     #[must_use]
-    pub fn referenced(&self) -> &[PathBuf] {
+    pub fn referenced(&self) -> &Referenced {
         &self.referenced
     }
 
@@ -370,7 +371,7 @@ impl From<Fault> for Faults {
 
 impl FromIterator<Fault> for Faults {
     fn from_iter<I: IntoIterator<Item = Fault>>(faults: I) -> Self {
-        Self { faults: faults.into_iter().collect(), referenced: Vec::new(), hash: None }
+        Self { faults: faults.into_iter().collect(), referenced: Referenced::new(), hash: None }
     }
 }
 

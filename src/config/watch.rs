@@ -3,17 +3,17 @@
 //! Directories are watched rather than files, since Kubernetes swaps a link and editors rename; what counts is the
 //! content, so a file that is written again unchanged says nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::checked::Referenced;
 use super::load;
 
 /// How patiently files are watched.
@@ -59,8 +59,8 @@ pub struct ConfigWatcher {
 /// What was loaded last.
 #[derive(Clone, Debug, Default)]
 struct Following {
-    /// Files that it refers to.
-    referenced: Vec<PathBuf>,
+    /// Files that it refers to, as they were read.
+    referenced: Referenced,
     /// Its hash; `None` before the first load.
     loaded: Option<Arc<str>>,
 }
@@ -80,17 +80,15 @@ impl ConfigWatcher {
 
     /// A configuration was loaded: [`super::Checked::hash`] and [`super::Checked::referenced`], whose files are followed
     /// too. When the files hold something else by now, that is told as a change, whatever was seen before.
-    pub fn loaded(&self, hash: &Arc<str>, referenced: Vec<PathBuf>) {
+    pub fn loaded(&self, hash: &Arc<str>, referenced: Referenced) {
         self.following.send_replace(Following { referenced, loaded: Some(hash.clone()) });
     }
 
     /// A configuration was refused: its hash, and files to follow beside those followed so far, for its mend may be in
     /// one of them.
-    pub fn refused(&self, hash: Option<&Arc<str>>, referenced: &[PathBuf]) {
+    pub fn refused(&self, hash: Option<&Arc<str>>, referenced: &Referenced) {
         self.following.send_modify(|following| {
-            following.referenced.extend_from_slice(referenced);
-            following.referenced.sort();
-            following.referenced.dedup();
+            following.referenced.extend(referenced.clone());
             following.loaded = hash.cloned();
         });
     }
@@ -129,8 +127,6 @@ async fn run(mut job: Job) {
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watched = BTreeSet::new();
     loop {
-        // Not marked as seen: a load that was told before this task ran for the first time is judged below.
-        let mut referenced = job.following.borrow().referenced.clone();
         if let Some(system) = &mut system {
             for gone in watched.difference(&job.known.directories) {
                 let _gone_already = system.unwatch(gone);
@@ -153,19 +149,17 @@ async fn run(mut job: Job) {
                 if followed.is_err() {
                     return;
                 }
-                let Following { referenced: named, loaded } = job.following.borrow_and_update().clone();
-                let now = look(job.config.clone(), named.clone()).await;
-                job.known = std::mem::take(&mut job.known).following(now);
-                if job.known.is_what_was_loaded(loaded.as_deref()) {
-                    continue;
+                let Following { referenced, loaded } = job.following.borrow_and_update().clone();
+                job.known.follow(&job.config, referenced);
+                if !job.known.is_what_was_loaded(loaded.as_deref()) {
+                    // The files were changed between the look and the load, and may have been changed back since: only
+                    // another load tells what is in force.
+                    job.known.configuration.clear();
                 }
-                // The files were changed between the look and the load, and may have been changed back since: only
-                // another load tells what is in force.
-                job.known.configuration.clear();
-                referenced = named;
             }
             _ = poll.tick() => {}
         }
+        let referenced: Vec<PathBuf> = job.known.referenced.keys().cloned().collect();
         let now = settled(|| look(job.config.clone(), referenced.clone()), job.settings.look).await;
         if now != job.known || must_reload {
             job.known = now;
@@ -217,50 +211,34 @@ struct Fingerprint {
     configuration: Vec<u8>,
     /// Hash of the same files as a load counts it.
     hash: Arc<str>,
-    referenced: BTreeMap<PathBuf, Vec<u8>>,
+    referenced: Referenced,
     /// Where these files lie, to be watched.
     directories: BTreeSet<PathBuf>,
 }
 
 impl Fingerprint {
     fn of(config: &Path, referenced: &[PathBuf]) -> Self {
-        let [beside, policies] = load::directories(config);
+        let [_, policies] = load::directories(config);
         let mut files = vec![config.to_owned()];
         files.extend(load::policy_files(&policies).unwrap_or_default());
-        let of_files = referenced.iter().map(|file| load::directory_of(file));
-        let directories = [beside, policies].into_iter().chain(of_files).collect();
-        let each = |file: &PathBuf| (file.clone(), contents(std::slice::from_ref(file)));
+        let each = |file: &PathBuf| (file.clone(), load::contents(std::slice::from_ref(file)));
         let hash = load::hash_of(config);
-        Self { configuration: contents(&files), hash, referenced: referenced.iter().map(each).collect(), directories }
+        let mut seen = Self { configuration: load::contents(&files), hash, ..Self::default() };
+        seen.follow(config, referenced.iter().map(each).collect());
+        seen
     }
 
-    /// What is known once the files of `now` are followed. Those that are new were read a moment ago, so what they
-    /// hold now is what was read. Those that were followed before may have changed since, and that must still show.
-    fn following(self, mut now: Self) -> Self {
-        for (file, seen) in &mut now.referenced {
-            if let Some(known) = self.referenced.get(file) {
-                seen.clone_from(known);
-            }
-        }
-        Self { configuration: self.configuration, hash: self.hash, ..now }
+    /// Follows the files of a load, as it read them: what differs from that on disk is still to be told.
+    fn follow(&mut self, config: &Path, referenced: Referenced) {
+        let of_files = referenced.keys().map(|file| load::directory_of(file));
+        self.directories = load::directories(config).into_iter().chain(of_files).collect();
+        self.referenced = referenced;
     }
 
     /// Whether a load found what this look saw; nothing loaded yet contradicts nothing.
     fn is_what_was_loaded(&self, loaded: Option<&str>) -> bool {
         loaded.is_none_or(|loaded| *loaded == *self.hash)
     }
-}
-
-fn contents(files: &[PathBuf]) -> Vec<u8> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for file in files {
-        let content = load::read_up_to(file, load::REVOCATIONS_LIMIT_BYTES);
-        let (mark, content) = content.as_ref().map_or((0_u8, &[][..]), |content| (1, content.as_slice()));
-        context.update(file.as_os_str().as_encoded_bytes());
-        context.update(&[0, mark]);
-        context.update(digest::digest(&digest::SHA256, content).as_ref());
-    }
-    context.finish().as_ref().to_vec()
 }
 
 #[cfg(test)]
@@ -343,9 +321,9 @@ mod tests {
         let (_directory, config) = world();
         let mut watcher = ConfigWatcher::start(config, QUICK);
         // What the load found is gone again: every look sees the same, and yet it is not what is in force.
-        watcher.loaded(&"another".into(), Vec::new());
+        watcher.loaded(&"another".into(), Referenced::new());
         told(&mut watcher).await;
-        watcher.refused(Some(&"a third".into()), &[]);
+        watcher.refused(Some(&"a third".into()), &Referenced::new());
         told(&mut watcher).await;
     }
 
@@ -379,19 +357,21 @@ mod tests {
         assert_ne!(now, Fingerprint::of(&config, std::slice::from_ref(&certificate)));
     }
 
-    #[test]
-    fn a_file_that_changes_between_its_load_and_its_following_still_shows() {
+    #[tokio::test]
+    async fn a_file_that_changes_between_its_load_and_its_following_is_told() {
         let (directory, config) = world();
-        let [followed, newcomer] = ["a.pem", "b.pem"].map(|name| directory.path().join(name));
-        std::fs::write(&followed, "as it was loaded").unwrap();
-        std::fs::write(&newcomer, "as it was loaded").unwrap();
-        let loaded = Fingerprint::of(&config, std::slice::from_ref(&followed));
-        std::fs::write(&followed, "changed since").unwrap();
-        let both = [followed, newcomer];
-        let known = loaded.clone().following(Fingerprint::of(&config, &both));
-        assert_ne!(known, Fingerprint::of(&config, &both), "the change is still to be told");
-        std::fs::write(&both[0], "as it was loaded").unwrap();
-        assert_eq!(known, Fingerprint::of(&config, &both), "and nothing else is");
+        let [one, other] = ["a.pem", "b.pem"].map(|name| directory.path().join(name));
+        for file in [&one, &other] {
+            std::fs::write(file, "as it was loaded").unwrap();
+        }
+        let loaded = Fingerprint::of(&config, &[one.clone(), other.clone()]);
+        for file in [one, other] {
+            let mut watcher = ConfigWatcher::start(config.clone(), QUICK);
+            std::fs::write(&file, "changed since").unwrap();
+            watcher.loaded(&loaded.hash, loaded.referenced.clone());
+            told(&mut watcher).await;
+            std::fs::write(&file, "as it was loaded").unwrap();
+        }
     }
 
     #[test]

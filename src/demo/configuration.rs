@@ -80,6 +80,8 @@ credentials:
   assertion: {{ signed_assertion: {{}} }}
   open: {{ none: {{ reason: "the health page needs no caller" }} }}
 audit: {{ destination: stdout }}
+# Within the open files of any machine.
+limits: {{ connections: 200, concurrent_requests: 200 }}
 admin: {{ address: "127.0.0.1:{admin_port}" }}
 "#,
         policies = quoted(facts.policies),

@@ -1,13 +1,13 @@
 //! Where the checks put what they find, and what they ask of a single value.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::checked::Referenced;
 use crate::config::faults::{Declared, Fault, Faults, SourceFile};
-use crate::config::load::{FILE_LIMIT_BYTES, REVOCATIONS_LIMIT_BYTES, directory_of, read_up_to};
+use crate::config::load::{FILE_LIMIT_BYTES, REVOCATIONS_LIMIT_BYTES, contents, directory_of, read_up_to};
 use crate::config::placed::{Place, Placed};
 use crate::config::raw::Reasoned;
 use crate::config::secrets::{self, Environment, SecretError, SecretSource, SecretValue};
@@ -17,7 +17,7 @@ use crate::config::units::{DurationText, SizeText, UnitError};
 pub(super) struct Desk<'a> {
     environment: &'a Environment<'a>,
     faults: RefCell<Faults>,
-    referenced: RefCell<BTreeSet<PathBuf>>,
+    referenced: RefCell<Referenced>,
 }
 
 impl<'a> Desk<'a> {
@@ -29,8 +29,14 @@ impl<'a> Desk<'a> {
         Scope { desk: self, file }
     }
 
-    pub(super) fn close(self) -> (Faults, Vec<PathBuf>) {
-        (self.faults.into_inner(), self.referenced.into_inner().into_iter().collect())
+    pub(super) fn close(self) -> (Faults, Referenced) {
+        (self.faults.into_inner(), self.referenced.into_inner())
+    }
+
+    /// Notes a file that is about to be read. What it held at the first of several readings is what counts.
+    fn refer_to(&self, path: &Path) {
+        let mut referenced = self.referenced.borrow_mut();
+        referenced.entry(path.to_owned()).or_insert_with(|| contents(&[path.to_owned()]));
     }
 }
 
@@ -206,7 +212,7 @@ impl Scope<'_> {
             return (PathBuf::new(), None);
         }
         let full = self.path(path);
-        self.desk.referenced.borrow_mut().insert(full.clone());
+        self.desk.refer_to(&full);
         match read_up_to(&full, limit_bytes) {
             Ok(bytes) if bytes.is_empty() => {
                 let message = format!("file `{}` is empty", full.display());
@@ -239,7 +245,7 @@ impl Scope<'_> {
     pub(super) fn secret(&self, reference: &Placed<String>) -> Option<SecretValue> {
         let read = secrets::source_of(&reference.value, &directory_of(&self.file.path)).and_then(|source| {
             if let SecretSource::File(path) = &source {
-                self.desk.referenced.borrow_mut().insert(path.clone());
+                self.desk.refer_to(path);
             }
             secrets::read(source, self.desk.environment)
         });

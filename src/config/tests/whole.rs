@@ -34,7 +34,7 @@ fn a_whole_configuration_means_what_it_says() {
     assert!(named_at.to_string().ends_with("policies/rules.yaml:13:25"), "{named_at}");
     assert_eq!(checked.assertions.as_ref().unwrap().issuer, "https://api.example.com/.doorward");
     assert_eq!(checked.listeners[2].address, ListenAddress::Unix(world.path().join("documents.sock")));
-    assert!(checked.referenced.contains(&world.path().join("tls/api.key")));
+    assert!(checked.referenced.contains_key(&world.path().join("tls/api.key")));
 }
 
 #[test]

@@ -291,7 +291,7 @@ async fn a_refresh_that_hangs_holds_nobody_up_while_the_claims_hold() {
             tokio::time::pause();
             let began = tokio::time::Instant::now();
             let answer = asked.await;
-            assert!(began.elapsed() <= Duration::from_secs(1), "it waited {:?}", began.elapsed());
+            assert!(began.elapsed() <= Duration::from_secs(2), "it waited {:?}", began.elapsed());
             tokio::time::resume();
             answer
         }
