@@ -55,6 +55,12 @@ pub enum DemoError {
         /// Why.
         source: io::Error,
     },
+    /// Another demo has the directory.
+    #[error("another demo runs on `{directory}`: stop it first, or name another place with `--directory`")]
+    Taken {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// No port on loopback.
     #[error("no port on loopback can be had")]
     Bind(#[source] io::Error),
@@ -102,8 +108,14 @@ impl RunningDemo {
 pub async fn start(options: DemoOptions) -> Result<RunningDemo, DemoError> {
     let clock = Clock::system();
     let directory = &options.directory;
-    let certificates = absolute(DemoCertificates::make(directory)?);
     let mut servers = JoinSet::new();
+    // Before anything is written: a demo that runs would read it.
+    let lock = take(directory)?;
+    servers.spawn(async move {
+        let _held = lock;
+        std::future::pending().await
+    });
+    let certificates = absolute(DemoCertificates::make(directory)?);
 
     let sample_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(DemoError::Bind)?;
     let sample_address = sample_listener.local_addr().map_err(DemoError::Bind)?;
@@ -159,6 +171,19 @@ pub async fn start(options: DemoOptions) -> Result<RunningDemo, DemoError> {
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, admin_port)),
         servers,
     })
+}
+
+/// The directory, for one demo at a time.
+fn take(directory: &Path) -> Result<fs::File, DemoError> {
+    let path = directory.join("demo.lock");
+    let fault = |source| DemoError::Write { path: path.clone(), source };
+    fs::create_dir_all(directory).map_err(fault)?;
+    let file = fs::File::create(&path).map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(DemoError::Taken { directory: directory.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(fault(source)),
+    }
 }
 
 fn absolute(files: DemoCertificates) -> DemoCertificates {

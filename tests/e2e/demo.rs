@@ -113,3 +113,19 @@ async fn a_person_signs_in_at_the_development_issuer_by_a_click() {
     assert!(browser.text().await.contains("dev|alice"));
     demo.stop().await;
 }
+
+#[tokio::test]
+async fn a_second_demo_in_the_same_place_is_refused_and_takes_nothing_from_the_first() {
+    let demo = Demo::start().await;
+    let second = Command::new(env!("CARGO_BIN_EXE_doorward"))
+        .args(["demo", "--port", "0", "--directory", "certs"])
+        .current_dir(demo.folder.path())
+        .kill_on_drop(true)
+        .output();
+    let second = within("the second demo's end", second).await.unwrap();
+    let told = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(3), "{told}");
+    assert!(told.contains("another demo") && told.contains("--directory"), "{told}");
+    let token = demo.token("alice").await;
+    assert_eq!(demo.client().get("/billing/invoices").bearer(&token).send().await.status, 200);
+}
