@@ -19,7 +19,7 @@ use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 
 use crate::body::BoxError;
@@ -130,9 +130,9 @@ impl OutboundClient {
             Connector::new(settings.authorities_pem.as_deref(), settings.connect_deadline, settings.plain_http)
                 .map_err(OutboundError::Authorities)?;
         let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(4)
+            // A connection that the other side may be closing is no place for a code or a refresh token, which can be
+            // sent once only. Exchanges are rare: each has a connection of its own.
+            .pool_max_idle_per_host(0)
             .http1_max_buf_size(64 * 1024)
             .build(connector);
         Ok(Self {

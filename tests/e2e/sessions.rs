@@ -94,9 +94,9 @@ async fn a_provider_that_is_away_costs_no_request_of_a_fresh_session() {
 
 #[tokio::test]
 async fn an_idle_session_and_one_that_is_too_old_are_over_even_for_a_kept_cookie() {
-    for login in [json!({ "idle": "4s" }), json!({ "idle": "4s", "longest": "4s" })] {
+    for login in [json!({ "idle": "8s" }), json!({ "idle": "8s", "longest": "8s" })] {
         let (provider, _upstream, gate, mut browser) = signed_in_where(login.clone()).await;
-        let (kept, end) = (header(&browser.cookies().await), now() + 4);
+        let (kept, end) = (header(&browser.cookies().await), now() + 8);
         eventually("the session to end", || async { (now() > end).then_some(()) }).await;
         let answer = gate.get("/app/late").header("cookie", &kept).send().await;
         assert_eq!(answer.status, 401, "{login}");
