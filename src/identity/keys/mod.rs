@@ -252,7 +252,7 @@ impl KeyStore {
         let mut outcome = current.keys.verify(token.header(), signed, signature);
         let mut has_joined = false;
         while outcome == Err(Refusal::UnknownKey) {
-            let search = self.shared.search(token.header(), now);
+            let search = self.shared.search(token.header());
             let answered = match search {
                 Search::Begun(seen) | Search::Joined(seen) => {
                     let ended = self.shared.ended_since(seen, until).await.ok_or_else(|| self.unavailable())?;
@@ -274,7 +274,7 @@ impl KeyStore {
             // Remembered by what a fetch brought, never by being asked again: else a caller that keeps trying would
             // keep its new key from ever being fetched.
             if outcome == Err(Refusal::UnknownKey) && answered {
-                self.shared.unknown_keys.insert(remembered(token.header()), now);
+                self.shared.unknown_keys.insert(remembered(token.header()), self.shared.clock.now());
             }
             break;
         }
@@ -354,15 +354,16 @@ impl Shared {
     }
 
     /// Begins a fetch for a key that nobody knows, joins the one under way, or does neither. To look and to claim is
-    /// one step: between two, another caller's fetch could begin or end.
-    fn search(&self, header: &Header, now: Timestamp) -> Search {
+    /// one step: between two, another caller's fetch could begin or end. The time is read in it too: by the time of its
+    /// arrival, every request that is a little older than the latest fetch would be due another.
+    fn search(&self, header: &Header) -> Search {
         let asked = self.unknown_keys.get(&remembered(header));
-        if asked.is_some_and(|since| within(now, since, UNKNOWN_KEY_MEMORY)) {
+        if asked.is_some_and(|since| within(self.clock.now(), since, UNKNOWN_KEY_MEMORY)) {
             return Search::Refused;
         }
         let mut search = Search::Refused;
         self.progress.send_if_modified(|progress| {
-            let latest = progress.unknown_key_asked_at;
+            let (latest, now) = (progress.unknown_key_asked_at, self.clock.now());
             if progress.busy {
                 search = Search::Joined(*progress);
             } else if !latest.is_some_and(|latest| within(now, latest, self.unknown_key_interval())) {
