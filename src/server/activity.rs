@@ -69,6 +69,8 @@ pub(super) struct Activity {
     stalled_since: AtomicU64,
     /// The answers of an HTTP/2 connection: a client can leave one of them untaken while the socket moves.
     answers: Mutex<Vec<Weak<AnswerMark>>>,
+    /// Sweep at which it was told to close; `NEVER` before.
+    closing_since: AtomicU64,
     /// Whether the last request's body was left unread over HTTP/1.
     left_unread: AtomicBool,
     reader: AtomicWaker,
@@ -91,6 +93,7 @@ impl Activity {
             head_since: AtomicU64::new(NEVER),
             stalled_since: AtomicU64::new(NEVER),
             answers: Mutex::new(Vec::new()),
+            closing_since: AtomicU64::new(NEVER),
             left_unread: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
@@ -109,6 +112,7 @@ impl Activity {
     /// Gives an order; a lower one than the order in force changes nothing.
     pub(super) fn command(&self, order: Order) {
         if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8 {
+            self.closing_since.store(self.now(), Ordering::Relaxed);
             self.reader.wake();
             self.writer.wake();
         }
@@ -227,12 +231,24 @@ impl Activity {
         self.aborted.load(Ordering::Relaxed) > ABORTED_IN_A_SWEEP
     }
 
-    /// The sweep since which nothing happens here; `None` when something does, or did since the last sweep.
+    /// The sweep since which nothing happens here; `None` when something does, or did a moment ago.
     fn idle_since(&self, now: u64) -> Option<u64> {
-        let is_idle = self.phase.load(Ordering::Relaxed) != UPGRADED
+        // A client that shakes hands is busy; one that takes longer than any in good faith is not.
+        let moment = match self.phase.load(Ordering::Relaxed) {
+            HANDSHAKE => 2,
+            UPGRADED => return None,
+            _ => 1,
+        };
+        let is_idle = self.open_requests.load(Ordering::Acquire) == 0 && self.order() == Order::Serve;
+        Some(self.quiet_since.load(Ordering::Relaxed)).filter(|since| is_idle && now.saturating_sub(*since) >= moment)
+    }
+
+    /// Whether it was told to close a sweep ago or more, has nothing left to finish, and is still there.
+    fn overstays(&self, now: u64) -> bool {
+        self.order() == Order::Close
+            && self.phase.load(Ordering::Relaxed) != UPGRADED
             && self.open_requests.load(Ordering::Acquire) == 0
-            && self.order() == Order::Serve;
-        Some(self.quiet_since.load(Ordering::Relaxed)).filter(|since| is_idle && *since < now)
+            && self.closing_since.load(Ordering::Relaxed) < now
     }
 
     /// Judges the marks at a sweep. Answers true when the connection was cut for what its client did.
@@ -385,16 +401,21 @@ impl Connections {
         }
     }
 
-    /// Closes the connections that were longest without a request, so that a newcomer finds a place.
+    /// Makes room for a newcomer: a share of the connections that were longest without a request is closed, and those
+    /// that were told to leave before, and stay, are cut.
     pub(super) fn shed_idle(&self) {
         let now = self.sweeps.load(Ordering::Relaxed);
-        let mut idle: Vec<_> =
-            self.open.iter().filter_map(|open| open.idle_since(now).map(|since| (since, open.clone()))).collect();
-        let oldest = SHED_AT_ONCE.min(idle.len());
-        if oldest < idle.len() {
-            idle.select_nth_unstable_by_key(oldest, |(since, _)| *since);
+        let mut idle = Vec::new();
+        for open in &self.open {
+            if open.overstays(now) {
+                open.command(Order::Cut);
+            } else if let Some(since) = open.idle_since(now) {
+                idle.push((since, Arc::clone(&open)));
+            }
         }
-        for (_, activity) in idle.into_iter().take(oldest) {
+        let share = (idle.len() / 8).clamp(1, SHED_AT_ONCE);
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        for (_, activity) in idle.into_iter().take(share) {
             activity.command(Order::Close);
         }
     }

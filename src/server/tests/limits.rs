@@ -193,6 +193,34 @@ async fn at_the_limit_an_idle_connection_makes_room_and_one_in_use_does_not() {
 }
 
 #[tokio::test]
+async fn at_the_limit_a_silent_http_2_connection_that_does_not_leave_is_cut() {
+    let sweeping_often = ServerLimits { connections: 1, header_read: SHORT, ..patient() };
+    let world = World::start(None, sweeping_often);
+    // A preface and empty settings, and no answer to anything from then on.
+    let mut silent = world.connect().await;
+    silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut first = [0];
+    soon(silent.read_exact(&mut first)).await.unwrap();
+    let (mut newcomer, _connection) = http1(world.connect().await).await;
+    assert_eq!(soon(newcomer.send_request(get("/"))).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn at_the_limit_a_client_that_has_just_come_is_not_closed_in_its_handshake() {
+    let authority = Authority::new("one");
+    let limits = ServerLimits { connections: 2, ..patient() };
+    let world = World::start(Some(tls(vec![authority.server(&["a.example"])])), limits);
+    // With `patient` limits a sweep is a second: these two are younger than that when the third one waits.
+    let (one, other) = (world.connect().await, world.connect().await);
+    let waiting = world.connect().await;
+    let config = || authority.trusted(None, &["http/1.1"]);
+    let one = soon(shake_hands(one, "a.example", config())).await.expect("its handshake goes on");
+    soon(shake_hands(other, "a.example", config())).await.expect("and so does this one");
+    drop(one);
+    soon(shake_hands(waiting, "a.example", config())).await.expect("and then it is the third one's turn");
+}
+
+#[tokio::test]
 async fn an_http_2_client_that_takes_no_answer_is_asked_to_leave_and_its_other_streams_finish() {
     let mut world = World::start(None, ServerLimits { connection_idle: SHORT, ..patient() });
     let stream = hyper_util::rt::TokioIo::new(world.connect().await);
