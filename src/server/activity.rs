@@ -10,16 +10,9 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use dashmap::DashMap;
 use futures_util::task::AtomicWaker;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
-
-use super::settings::ServerLimits;
-use super::stats::ServerStats;
 
 /// What a connection has to do; only ever raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,9 +43,6 @@ const UPGRADED: u8 = 3;
 /// Requests that a client may take back within one sweep before its connection is a flood (CVE-2023-44487).
 const ABORTED_IN_A_SWEEP: u32 = 200;
 
-/// Idle connections that make room for newcomers in one go.
-const SHED_AT_ONCE: usize = 64;
-
 /// The marks of one connection.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -78,10 +68,10 @@ pub(super) struct Activity {
 }
 
 /// No such moment.
-const NEVER: u64 = u64::MAX;
+pub(super) const NEVER: u64 = u64::MAX;
 
 impl Activity {
-    fn new(sweeps: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(sweeps: Arc<AtomicU64>) -> Self {
         let now = sweeps.load(Ordering::Relaxed);
         Self {
             sweeps,
@@ -232,7 +222,7 @@ impl Activity {
     }
 
     /// The sweep since which nothing happens here; `None` when something does, or did a moment ago.
-    fn idle_since(&self, now: u64) -> Option<u64> {
+    pub(super) fn idle_since(&self, now: u64) -> Option<u64> {
         // A client that shakes hands is busy; one that takes longer than any in good faith is not.
         let moment = match self.phase.load(Ordering::Relaxed) {
             HANDSHAKE => 2,
@@ -244,7 +234,7 @@ impl Activity {
     }
 
     /// Whether it was told to close a sweep ago or more, has nothing left to finish, and is still there.
-    fn overstays(&self, now: u64) -> bool {
+    pub(super) fn overstays(&self, now: u64) -> bool {
         self.order() == Order::Close
             && self.phase.load(Ordering::Relaxed) != UPGRADED
             && self.open_requests.load(Ordering::Acquire) == 0
@@ -252,7 +242,7 @@ impl Activity {
     }
 
     /// Judges the marks at a sweep. Answers true when the connection was cut for what its client did.
-    fn sweep(&self, now: u64, header_read: u64, idle: u64) -> bool {
+    pub(super) fn sweep(&self, now: u64, header_read: u64, idle: u64) -> bool {
         let phase = self.phase.load(Ordering::Relaxed);
         if phase == HANDSHAKE || self.order() == Order::Cut {
             return false;
@@ -355,115 +345,6 @@ impl Drop for OpenRequest {
         }
         self.activity.quiet_since.store(self.activity.now(), Ordering::Relaxed);
         self.activity.open_requests.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// The open connections of a server.
-#[derive(Debug)]
-pub(super) struct Connections {
-    open: DashMap<u64, Arc<Activity>>,
-    next: AtomicU64,
-    sweeps: Arc<AtomicU64>,
-    stats: Arc<ServerStats>,
-    tracker: TaskTracker,
-}
-
-impl Connections {
-    pub(super) fn new(stats: Arc<ServerStats>) -> Self {
-        let (next, sweeps) = (AtomicU64::new(0), Arc::new(AtomicU64::new(0)));
-        Self { open: DashMap::new(), next, sweeps, stats, tracker: TaskTracker::new() }
-    }
-
-    /// Enters a new connection; it is open until the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> ConnectionGuard {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let activity = Arc::new(Activity::new(Arc::clone(&self.sweeps)));
-        self.open.insert(id, Arc::clone(&activity));
-        self.stats.count_accepted();
-        let token = self.tracker.token();
-        ConnectionGuard { id, activity, connections: Arc::clone(self), _permit: permit, _token: token }
-    }
-
-    /// Owner of every task that serves a connection or a stream.
-    pub(super) fn tracker(&self) -> &TaskTracker {
-        &self.tracker
-    }
-
-    /// How many connections are open.
-    pub(super) fn count(&self) -> usize {
-        self.open.len()
-    }
-
-    /// Gives every open connection an order.
-    pub(super) fn command(&self, order: Order) {
-        for connection in &self.open {
-            connection.command(order);
-        }
-    }
-
-    /// Makes room for a newcomer: a share of the connections that were longest without a request is closed, and those
-    /// that were told to leave before, and stay, are cut.
-    pub(super) fn shed_idle(&self) {
-        let now = self.sweeps.load(Ordering::Relaxed);
-        let mut idle = Vec::new();
-        for open in &self.open {
-            if open.overstays(now) {
-                open.command(Order::Cut);
-            } else if let Some(since) = open.idle_since(now) {
-                idle.push((since, Arc::clone(&open)));
-            }
-        }
-        let share = (idle.len() / 8).clamp(1, SHED_AT_ONCE);
-        idle.sort_unstable_by_key(|(since, _)| *since);
-        for (_, activity) in idle.into_iter().take(share) {
-            activity.command(Order::Close);
-        }
-    }
-
-    /// Waits until every connection, upgraded ones too, and every task is gone.
-    pub(super) async fn gone(&self) {
-        self.tracker.close();
-        self.tracker.wait().await;
-    }
-
-    /// Sweeps for ever: the limits of time hold while this runs.
-    pub(super) async fn sweep(&self, limits: &ServerLimits) {
-        let shortest = limits.header_read.min(limits.connection_idle);
-        let pause = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let in_sweeps = |limit: Duration| u64::try_from(limit.as_millis().div_ceil(pause.as_millis())).unwrap_or(NEVER);
-        let (header_read, idle) = (in_sweeps(limits.header_read), in_sweeps(limits.connection_idle));
-        loop {
-            tokio::time::sleep(pause).await;
-            let now = self.sweeps.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            for connection in &self.open {
-                if connection.sweep(now, header_read, idle) {
-                    self.stats.count_protocol_error();
-                }
-            }
-        }
-    }
-}
-
-/// A connection's place among the open ones.
-#[derive(Debug)]
-pub(super) struct ConnectionGuard {
-    id: u64,
-    activity: Arc<Activity>,
-    connections: Arc<Connections>,
-    _permit: OwnedSemaphorePermit,
-    _token: TaskTrackerToken,
-}
-
-impl ConnectionGuard {
-    pub(super) fn activity(&self) -> &Arc<Activity> {
-        &self.activity
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        self.connections.open.remove(&self.id);
-        self.connections.stats.count_closed();
     }
 }
 

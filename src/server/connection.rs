@@ -14,7 +14,8 @@ use tokio::io::AsyncReadExt;
 
 use crate::peer::{Peer, Transport};
 
-use super::activity::{ConnectionGuard, TrackedExecutor, obey};
+use super::activity::{TrackedExecutor, obey};
+use super::connections::ConnectionGuard;
 use super::proxy_protocol::{ProxyProtocolError, read_header, required_from};
 use super::service::{Handler, Requests};
 use super::settings::ServerLimits;

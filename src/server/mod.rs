@@ -11,6 +11,7 @@
 mod activity;
 mod certificates;
 mod connection;
+mod connections;
 mod listener;
 mod proxy_protocol;
 mod service;
@@ -35,8 +36,9 @@ use tokio::task::JoinSet;
 
 use crate::shutdown::Shutdown;
 
-use self::activity::{Connections, Order, TrackedExecutor};
+use self::activity::{Order, TrackedExecutor};
 use self::connection::{ConnectionSettings, http1_builder, http2_builder};
+use self::connections::Connections;
 use self::listener::Listener;
 
 pub use self::service::Handler;

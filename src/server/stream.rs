@@ -12,7 +12,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::activity::{Activity, ConnectionGuard};
+use super::activity::Activity;
+use super::connections::ConnectionGuard;
 
 /// An accepted socket.
 #[derive(Debug)]
