@@ -2,8 +2,9 @@
 //!
 //! What is counted is the kernel's own account of every thread of the proxy's process (`schedstat`), divided by the
 //! requests that were answered with 200. Clients and upstream share one thread on another core, which never sleeps:
-//! waking a sleeper costs whoever writes to it, and the slower proxy would be charged more for it. Runs alternate
-//! A B B A, and the ratio is taken within each round, so that a busy machine disturbs both alike.
+//! waking a sleeper costs whoever writes to it, and the slower proxy would be charged more for it. Short slices
+//! alternate A B B A over connections that stay open, and the ratio is taken within each round of slices: a neighbour
+//! of this machine disturbs both sides of a round alike, and the median leaves out the rounds where it did not.
 //!
 //! `cargo bench --bench cpu -- --against 'COMMAND'` measures one more proxy in the same rounds. In the command,
 //! `{upstream}` is the upstream's `address:port`, `{port}` the port to listen on, `{certificate}` and `{key}` PEM
@@ -29,8 +30,10 @@ use support::process::{self, Process};
 use support::world::{World, server_tls};
 use support::{bare, upstream};
 
-const ROUNDS: usize = 5;
-const MEASURED: Duration = Duration::from_millis(1000);
+const ROUNDS: usize = 40;
+const SLICE: Duration = Duration::from_millis(100);
+/// Before the first slice of each proxy: it fills caches and pools.
+const WARMING: Duration = Duration::from_secs(1);
 const IDLE_CONNECTIONS: usize = 1000;
 const POLICIES: usize = 100;
 
@@ -120,18 +123,18 @@ fn other_process(command: &str, world: &World, upstream: SocketAddr) -> Process 
     Process::other(&command, free)
 }
 
-/// Median microseconds of each proxy, and the ratio of the first to the second.
+/// Prints the median microseconds of each proxy; answers the median ratio of the first to the second.
 fn compare(client: &Runtime, name: &str, tls: &Arc<ClientConfig>, proxies: &[Proxy], authorization: &Arc<str>) -> f64 {
-    let run = |proxy: &Proxy| micros(client, tls, &proxy.process, authorization);
-    // The first second fills caches and pools.
-    for proxy in proxies {
-        run(proxy);
+    let mut sides: Vec<Side> =
+        proxies.iter().map(|proxy| Side::open(client, tls, &proxy.process, authorization)).collect();
+    for side in &mut sides {
+        side.micros(client, WARMING);
     }
-    let mut figures = vec![Vec::new(); proxies.len()];
-    let mut ratios = vec![Vec::new(); proxies.len()];
+    let mut figures = vec![Vec::new(); sides.len()];
+    let mut ratios = vec![Vec::new(); sides.len()];
     for _ in 0..ROUNDS {
-        let there: Vec<f64> = proxies.iter().map(run).collect();
-        let mut back: Vec<f64> = proxies.iter().rev().map(run).collect();
+        let there: Vec<f64> = sides.iter_mut().map(|side| side.micros(client, SLICE)).collect();
+        let mut back: Vec<f64> = sides.iter_mut().rev().map(|side| side.micros(client, SLICE)).collect();
         back.reverse();
         let both: Vec<f64> = there.iter().zip(&back).map(|(there, back)| (there + back) / 2.0).collect();
         for (position, figure) in both.iter().enumerate() {
@@ -141,61 +144,76 @@ fn compare(client: &Runtime, name: &str, tls: &Arc<ClientConfig>, proxies: &[Pro
     }
     for ((proxy, figures), ratios) in proxies.iter().zip(&mut figures).zip(&mut ratios) {
         println!(
-            "{name:<9} {:<9} {:6.2} µs a request, {:.3} x bare ({:.3} to {:.3})",
+            "{name:<9} {:<9} {:6.2} µs a request, {:.3} x bare (half the rounds {:.3} to {:.3})",
             proxy.name,
-            median(figures),
-            median(ratios),
-            ratios[0],
-            ratios[ratios.len() - 1],
+            quantile(figures, 2),
+            quantile(ratios, 2),
+            quantile(ratios, 1),
+            quantile(ratios, 3),
         );
     }
-    median(&mut ratios[0])
+    quantile(&mut ratios[0], 2)
 }
 
-fn median(values: &mut [f64]) -> f64 {
+fn quantile(values: &mut [f64], quarter: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values[(values.len() - 1) * quarter / 4]
 }
 
-/// CPU microseconds of the proxy for one request, with every connection busy.
-fn micros(client: &Runtime, tls: &Arc<ClientConfig>, proxy: &Process, authorization: &Arc<str>) -> f64 {
-    let is_http2 = tls.alpn_protocols == [b"h2"];
-    let (connections, streams) = if is_http2 { (8, 8) } else { (32, 1) };
-    client.block_on(async {
+/// One proxy with the connections that its clients keep.
+struct Side<'process> {
+    process: &'process Process,
+    callers: Vec<Connection>,
+    authorization: Arc<str>,
+}
+
+impl<'process> Side<'process> {
+    fn open(client: &Runtime, tls: &Arc<ClientConfig>, process: &'process Process, authorization: &Arc<str>) -> Self {
+        let (connections, streams) = if tls.alpn_protocols == [b"h2"] { (8, 8) } else { (32, 1) };
         let mut callers = Vec::new();
-        for _ in 0..connections {
-            let mut connection = Connection::open(proxy.address, Some(tls)).await;
-            connection.request("/api/256", authorization, Bytes::new()).await;
-            for _ in 1..streams {
-                callers.extend(connection.another());
+        client.block_on(async {
+            for _ in 0..connections {
+                let mut connection = Connection::open(process.address, Some(tls)).await;
+                connection.request("/api/256", authorization, Bytes::new()).await;
+                callers.extend((1..streams).filter_map(|_| connection.another()));
+                callers.push(connection);
             }
-            callers.push(connection);
-        }
+        });
         assert_eq!(callers.len(), connections * streams);
-        let before = proxy.cpu();
-        let end = Instant::now() + MEASURED;
-        let tasks: Vec<_> =
-            callers.into_iter().map(|caller| tokio::spawn(requests(caller, authorization.clone(), end))).collect();
-        // Keeps this thread from sleeping.
-        while Instant::now() < end {
-            tokio::task::yield_now().await;
-        }
-        let mut done = 0;
-        for task in tasks {
-            done += task.await.expect("every request succeeds");
-        }
-        process::used(&before, &proxy.cpu()).as_secs_f64() * 1e6 / done as f64
-    })
+        Self { process, callers, authorization: Arc::clone(authorization) }
+    }
+
+    /// CPU microseconds of the proxy for one request, with every connection busy.
+    fn micros(&mut self, client: &Runtime, measured: Duration) -> f64 {
+        client.block_on(async {
+            let before = self.process.cpu();
+            let end = Instant::now() + measured;
+            let callers = self.callers.drain(..);
+            let tasks: Vec<_> =
+                callers.map(|caller| tokio::spawn(requests(caller, Arc::clone(&self.authorization), end))).collect();
+            // Keeps this thread from sleeping.
+            while Instant::now() < end {
+                tokio::task::yield_now().await;
+            }
+            let mut done = 0;
+            for task in tasks {
+                let (caller, answered) = task.await.expect("every request succeeds");
+                self.callers.push(caller);
+                done += answered;
+            }
+            process::used(&before, &self.process.cpu()).as_secs_f64() * 1e6 / done as f64
+        })
+    }
 }
 
 /// How many requests one caller makes until `end`, one after the other.
-async fn requests(mut caller: Connection, authorization: Arc<str>, end: Instant) -> u64 {
+async fn requests(mut caller: Connection, authorization: Arc<str>, end: Instant) -> (Connection, u64) {
     let mut done = 0;
     while Instant::now() < end {
         assert_eq!(caller.request("/api/256", &authorization, Bytes::new()).await, 256);
         done += 1;
     }
-    done
+    (caller, done)
 }
 
 /// Resident KiB of a process that has just started, and of one idle TLS connection that has made a request.

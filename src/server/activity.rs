@@ -7,12 +7,14 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use tokio_util::task::TaskTracker;
+
+use super::untaken::Untaken;
 
 /// What a connection has to do; only ever raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,8 +59,7 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// Sweep at which the socket stopped taking bytes; `NEVER` while it takes them.
     stalled_since: AtomicU64,
-    /// The answers of an HTTP/2 connection: a client can leave one of them untaken while the socket moves.
-    answers: Mutex<Vec<Weak<AnswerMark>>>,
+    untaken: Untaken,
     /// Sweep at which it was told to close; `NEVER` before.
     closing_since: AtomicU64,
     /// Whether the last request's body was left unread over HTTP/1.
@@ -82,7 +83,7 @@ impl Activity {
             quiet_since: AtomicU64::new(now),
             head_since: AtomicU64::new(NEVER),
             stalled_since: AtomicU64::new(NEVER),
-            answers: Mutex::new(Vec::new()),
+            untaken: Untaken::default(),
             closing_since: AtomicU64::new(NEVER),
             left_unread: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -168,22 +169,19 @@ impl Activity {
         }
     }
 
-    /// A mark for an answer whose frames may wait for the client; `None` where the socket's own marks tell as much.
-    pub(super) fn mark_answer(&self) -> Option<Arc<AnswerMark>> {
-        if self.phase.load(Ordering::Relaxed) != HTTP2 {
-            return None;
-        }
-        let mark = Arc::new(AnswerMark { sweeps: Arc::clone(&self.sweeps), waits_since: AtomicU64::new(NEVER) });
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&mark));
-        Some(mark)
+    /// A frame of an answer was handed to the connection: the sweep at which that was, for [`Activity::frame_taken`];
+    /// `None` where the socket's own marks tell as much.
+    pub(super) fn frame_handed(&self) -> Option<u64> {
+        (self.phase.load(Ordering::Relaxed) == HTTP2).then(|| {
+            let now = self.now();
+            self.untaken.handed(now);
+            now
+        })
     }
 
-    /// For how many sweeps the client has left a frame of an answer untaken.
-    fn longest_wait(&self, now: u64) -> u64 {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.retain(|answer| answer.strong_count() > 0);
-        let since = answers.iter().filter_map(Weak::upgrade).map(|mark| mark.waits_since.load(Ordering::Relaxed)).min();
-        since.map_or(0, |since| now.saturating_sub(since))
+    /// The client took the frame that was handed on at the sweep `since`, or its stream is gone.
+    pub(super) fn frame_taken(&self, since: u64) {
+        self.untaken.taken(since);
     }
 
     /// What is left of a request's body will not be read.
@@ -256,7 +254,7 @@ impl Activity {
             return false;
         }
         self.aborted.store(0, Ordering::Relaxed);
-        let untaken = self.longest_wait(now);
+        let untaken = self.untaken.oldest().map_or(0, |since| now.saturating_sub(since));
         if untaken > idle.saturating_mul(2) {
             self.command(Order::Cut);
             return true;
@@ -282,25 +280,6 @@ impl Activity {
             self.command(Order::Cut);
         }
         false
-    }
-}
-
-/// Whether a frame of one answer waits for its client to take it.
-#[derive(Debug)]
-pub(super) struct AnswerMark {
-    sweeps: Arc<AtomicU64>,
-    waits_since: AtomicU64,
-}
-
-impl AnswerMark {
-    /// A frame was handed to the connection.
-    pub(super) fn handed(&self) {
-        self.waits_since.store(self.sweeps.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    /// The connection asks for the next one.
-    pub(super) fn taken(&self) {
-        self.waits_since.store(NEVER, Ordering::Relaxed);
     }
 }
 

@@ -23,6 +23,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod untaken;
 mod vouched;
 
 use std::collections::BTreeMap;

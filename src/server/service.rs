@@ -16,7 +16,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::body::{self, Body, BoxError};
 use crate::peer::{Admission, Peer};
 
-use super::activity::{Activity, AnswerMark, OpenRequest, Order};
+use super::activity::{Activity, OpenRequest, Order};
 use super::stats::ServerStats;
 use super::vouched::{Standing, Vouched, stranger};
 
@@ -123,7 +123,7 @@ impl Future for Answer {
                 let upgraded = self.may_upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 open.answered(upgraded);
             }
-            Ok(response.map(|body| CountedBody { body, open, mark: None }))
+            Ok(response.map(|body| CountedBody { body, open, handed: None }))
         })
     }
 }
@@ -133,17 +133,21 @@ impl Future for Answer {
 pub(super) struct CountedBody {
     body: Body,
     open: Option<OpenRequest>,
-    mark: Option<Arc<AnswerMark>>,
+    /// The sweep at which the frame was handed on that the client has not taken yet.
+    handed: Option<u64>,
 }
 
 impl CountedBody {
-    fn handed(&mut self) {
-        if self.mark.is_none() {
-            self.mark = self.open.as_ref().and_then(|open| open.activity().mark_answer());
+    fn note_taken(&mut self) {
+        if let (Some(since), Some(open)) = (self.handed.take(), &self.open) {
+            open.activity().frame_taken(since);
         }
-        if let Some(mark) = &self.mark {
-            mark.handed();
-        }
+    }
+}
+
+impl Drop for CountedBody {
+    fn drop(&mut self) {
+        self.note_taken();
     }
 }
 
@@ -152,12 +156,10 @@ impl http_body::Body for CountedBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(mark) = &self.mark {
-            mark.taken();
-        }
+        self.note_taken();
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            self.handed();
+            self.handed = self.open.as_ref().and_then(|open| open.activity().frame_handed());
         }
         polled
     }
