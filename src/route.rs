@@ -362,7 +362,7 @@ impl Router {
     fn is_anothers_without_last_slash(&self, table: &PathTable, index: usize, path: &str) -> bool {
         let other = match path.strip_suffix('/') {
             Some(without) => table.index_of(without),
-            None => table.index_of(&format!("{path}/")),
+            None => table.index_of(&[path, "/"].concat()),
         };
         other.is_some_and(|other| other != index && self.precedence.get(other) > self.precedence.get(index))
     }

@@ -152,8 +152,9 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     let answering = |configured| Arc::new(Admin::new(guard(configured), metrics.clone(), readiness, refresh));
     let admin = checked.admin.as_ref().map(answering);
     let admin_server = admin.clone().zip(admin_settings);
-    let admin_server =
-        admin_server.map(|(admin, settings)| bind_admin(admin, settings, &checked, &admin_shutdown)).transpose()?;
+    let admin_server = admin_server
+        .map(|(admin, settings)| bind_admin(admin, settings, &checked, Arc::clone(&metrics), &admin_shutdown))
+        .transpose()?;
 
     let trigger = watcher.trigger();
     watcher.loaded(&checked.hash, checked.referenced.clone());
@@ -252,11 +253,12 @@ fn bind_admin(
     admin: Arc<Admin>,
     settings: ListenerSettings,
     checked: &Checked,
+    metrics: Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Result<BoundServer, ServerError> {
     let handler: crate::server::Handler = Arc::new(move |request, peer, admission| {
-        let answer = admin.handle(&request, &peer, admission);
-        std::future::ready(answer).boxed()
+        let admin = Arc::clone(&admin);
+        edge::caught(Arc::clone(&metrics), async move { admin.handle(&request, &peer, admission) }).boxed()
     });
     Server::bind(vec![settings], limits(&checked.limits), handler, shutdown.clone())
 }

@@ -139,11 +139,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The runtime that serves: one worker a core unless told otherwise.
+/// The runtime that serves: one worker a core unless told otherwise. A single worker has nobody to share work with, and
+/// is spared the cost of it.
 fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = workers {
-        builder.worker_threads(workers.max(1));
-    }
-    builder.enable_all().thread_name("doorward").build()
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = workers.unwrap_or(cores).max(1);
+    let mut builder = match workers {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.worker_threads(workers).enable_all().thread_name("doorward").build()
 }
