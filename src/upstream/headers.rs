@@ -16,6 +16,7 @@ use crate::route::Route;
 use crate::target::Target;
 
 use super::cookies;
+use super::spoofable::is_spoofable;
 use super::trace::{self, TraceContext};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -121,7 +122,7 @@ impl Rules {
             return self.route.pass_cookies.is_none();
         }
         is_hop_by_hop(normal)
-            || speaks_for_doorward(normal)
+            || is_spoofable(normal)
             || self.protected.contains(normal)
             || self.credential.iter().any(|(name, _)| normal_form(name.as_str()) == normal)
             || self.route.identity_headers.as_ref().is_some_and(|names| {
@@ -165,7 +166,7 @@ pub(super) fn allow_trailer(name: &HeaderName) -> bool {
         && !normal.starts_with("if-")
         && !normal.starts_with("access-control-")
         && !is_hop_by_hop(&normal)
-        && !speaks_for_doorward(&normal)
+        && !is_spoofable(&normal)
 }
 
 /// Makes an upstream's headers fit for the caller. `upgraded` is an answer 101 to an upgrade that was asked for.
@@ -223,34 +224,6 @@ fn is_hop_by_hop(normal: &str) -> bool {
             | "host"
             | "expect"
     ) || normal.starts_with("proxy-")
-}
-
-/// Beginnings of names by which those who terminate TLS or rewrite targets speak to upstreams.
-const SPOKEN_FOR: [&str; 6] =
-    ["x-forwarded", "x-doorward", "x-original", "x-client-cert", "x-ssl-client", "ssl-client"];
-
-/// What upstreams believe about the caller, the target or the method, and what Doorward alone may tell them.
-fn speaks_for_doorward(normal: &str) -> bool {
-    matches!(
-        normal,
-        "forwarded"
-            | "x-real-ip"
-            | "x-request-id"
-            | "traceparent"
-            | "x-rewrite-url"
-            | "x-http-method"
-            | "x-http-method-override"
-            | "x-method-override"
-            | "client-cert"
-            | "client-cert-chain"
-            | "remote-user"
-            | "x-remote-user"
-            | "true-client-ip"
-            | "x-client-ip"
-            | "x-cluster-client-ip"
-            | "cf-connecting-ip"
-            | "fastly-client-ip"
-    ) || SPOKEN_FOR.iter().any(|prefix| normal.starts_with(prefix))
 }
 
 /// A name as the laxest upstream reads it: CGI makes `_` of whatever is no letter and no digit.

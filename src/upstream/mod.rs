@@ -14,6 +14,7 @@ mod headers;
 mod pool;
 mod reads_on;
 mod settings;
+mod spoofable;
 mod trace;
 mod tunnel;
 

@@ -66,6 +66,21 @@ async fn no_spelling_of_what_doorward_says_comes_from_the_caller() {
         "Expect",
         "tracestate",
         "X_Request_Id",
+        "Remote-User",
+        "Remote_Email",
+        "X-Auth-Request-User",
+        "X_Auth_Request_Groups",
+        "X-Amzn-Oidc-Data",
+        "X-Goog-Iap-Jwt-Assertion",
+        "Cf-Access-Jwt-Assertion",
+        "X-Ms-Client-Principal",
+        "Tailscale-User-Login",
+        "X-Pomerium-Claim-Email",
+        "X-Ssl-Cert",
+        "WL-Proxy-Client-IP",
+        "X-Envoy-Original-Path",
+        "Impersonate-User",
+        "Impersonate_Group",
     ];
     for spelling in spellings {
         ask = ask.header(spelling, "evil").header(spelling, "evil twice");

@@ -136,7 +136,7 @@ async fn forwarded_headers_from_a_stranger_are_never_believed_nor_passed_on() {
 }
 
 /// Names by which balancers, TLS ends, content networks and rewriters speak to upstreams about a request.
-const SPOKEN_BY_OTHERS: [&str; 38] = [
+const SPOKEN_BY_OTHERS: [&str; 62] = [
     "Forwarded",
     "X-Forwarded",
     "X-Forwarded-For",
@@ -175,6 +175,30 @@ const SPOKEN_BY_OTHERS: [&str; 38] = [
     "Cf-Connecting-Ip",
     "Fastly-Client-Ip",
     "Proxy-Authorization",
+    "Remote-Groups",
+    "Remote-Email",
+    "X-Remote-Group",
+    "X-Auth-Request-User",
+    "X-Auth-Request-Groups",
+    "X-WebAuth-User",
+    "X-Authenticated-User",
+    "X-Authenticated-Userid",
+    "X-Authentik-Username",
+    "X-Amzn-Oidc-Data",
+    "X-Goog-Authenticated-User-Email",
+    "X-Goog-Iap-Jwt-Assertion",
+    "Cf-Access-Jwt-Assertion",
+    "X-Ms-Client-Principal",
+    "Tailscale-User-Login",
+    "X-Pomerium-Jwt-Assertion",
+    "X-Consumer-Username",
+    "X-Tls-Client-Cert",
+    "WL-Proxy-Client-Ip",
+    "X-Envoy-Original-Path",
+    "Front-End-Https",
+    "X-Scheme",
+    "Impersonate-User",
+    "Impersonate-Group",
 ];
 
 #[tokio::test]
