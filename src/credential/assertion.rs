@@ -189,7 +189,7 @@ impl SignedAssertion {
         if principal.groups.len() > MOST_GROUPS {
             let detail =
                 format!("the caller is in {} groups, an assertion names at most {MOST_GROUPS}", principal.groups.len());
-            return Err(self.refused("assertion_too_large", detail));
+            return Err(self.refused(CredentialError::PRINCIPAL_TOO_LARGE, detail));
         }
         let claims = Claims {
             iss: &self.settings.issuer,
@@ -207,7 +207,7 @@ impl SignedAssertion {
         let claims = serde_json::to_vec(&claims).map_err(|_| self.refused("signing_failed", "no JSON"))?;
         if claims.len() > MOST_CLAIM_BYTES {
             let detail = format!("the claims take {} bytes, at most {MOST_CLAIM_BYTES} fit", claims.len());
-            return Err(self.refused("assertion_too_large", detail));
+            return Err(self.refused(CredentialError::PRINCIPAL_TOO_LARGE, detail));
         }
         let (algorithm, kid) = (key.algorithm().as_str(), key.kid());
         let header = format!(r#"{{"typ":"doorward-assertion+jwt","alg":"{algorithm}","kid":"{kid}"}}"#);

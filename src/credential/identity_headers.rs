@@ -61,7 +61,7 @@ impl PlainIdentity {
     /// The headers about `grant`'s principal; what the principal does not have is left out.
     ///
     /// # Errors
-    /// [`CredentialError`] with code `identity_header_too_large`.
+    /// [`CredentialError`] with code `principal_too_large`.
     pub fn lines(&self, grant: &Grant) -> Result<HeaderLines, CredentialError> {
         let caller = Caller { profile: self.profile, grant };
         if let Some(lines) = self.cache.entries().get(&caller) {
@@ -87,7 +87,7 @@ impl PlainIdentity {
             let Some(name) = name else { continue };
             let too_large = || CredentialError {
                 name: "identity_headers".into(),
-                code: "identity_header_too_large",
+                code: CredentialError::PRINCIPAL_TOO_LARGE,
                 detail: format!("header `{name}` would take more than {MOST_VALUE_BYTES} bytes"),
             };
             let value = value.ok_or_else(too_large)?;
@@ -188,7 +188,7 @@ mod tests {
     fn a_value_that_is_too_large_is_refused_rather_than_cut() {
         let caller =
             Caller { groups: (0..1000).map(|number| format!("group-{number}")).collect(), ..Caller::default() };
-        assert_eq!(lines(&caller).unwrap_err().code, "identity_header_too_large");
+        assert_eq!(lines(&caller).unwrap_err().code, "principal_too_large");
     }
 
     #[test]

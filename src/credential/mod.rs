@@ -79,6 +79,17 @@ pub struct CredentialError {
     pub detail: String,
 }
 
+impl CredentialError {
+    /// The `code` of an error that is the caller's own, and stays: what there is to say of it is more than fits.
+    pub const PRINCIPAL_TOO_LARGE: &'static str = "principal_too_large";
+
+    /// Whether the caller is refused, rather than the credential out of reach for a moment.
+    #[must_use]
+    pub fn refuses_caller(&self) -> bool {
+        self.code == Self::PRINCIPAL_TOO_LARGE
+    }
+}
+
 /// One way of proving a caller to an upstream. Never blocks past its own deadline.
 pub trait CredentialProvider: Send + Sync + fmt::Debug {
     /// Proof for the upstream about `grant`, valid at `now`.

@@ -84,8 +84,9 @@ impl ProxyError {
 
     /// The status of the answer.
     #[must_use]
-    pub const fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
+            Self::Credential(error) if error.refuses_caller() => StatusCode::FORBIDDEN,
             Self::Target(TargetError::MethodUnsupported) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -132,6 +133,7 @@ impl ProxyError {
             Self::UpgradeRefused => "upgrade_refused",
             Self::Identity(error) => error.code(),
             Self::Denied(denied) => denied.reason.code(),
+            Self::Credential(error) if error.refuses_caller() => error.code,
             Self::Credential(_) => "credential_unavailable",
             Self::Upstream(error) => error.code(),
             Self::AuditFull => "audit_queue_full",
@@ -142,8 +144,11 @@ impl ProxyError {
 
     /// One sentence for the caller: what to do about it, never which rule decided.
     #[must_use]
-    pub const fn sentence(&self) -> &'static str {
+    pub fn sentence(&self) -> &'static str {
         match self {
+            Self::Credential(error) if error.refuses_caller() => {
+                "What there is to say of you, such as all your groups, is more than the service behind can be told."
+            }
             Self::Target(_) => "The request's method, host or path is malformed or can be read in two ways.",
             Self::NoRoute => "Nothing is served at this address.",
             Self::TooManyFields => "The request has more header fields than are taken.",
@@ -169,8 +174,9 @@ impl ProxyError {
 
     /// What the audit record says was decided.
     #[must_use]
-    pub const fn decision(&self) -> Decision {
+    pub fn decision(&self) -> Decision {
         match self {
+            Self::Credential(error) if error.refuses_caller() => Decision::Deny,
             Self::Credential(_) | Self::Upstream(_) | Self::BodyOutgrew => Decision::Allow,
             Self::TooManyFields
             | Self::CertificateBarred
@@ -188,8 +194,9 @@ impl ProxyError {
 
     /// What the metrics count.
     #[must_use]
-    pub const fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         match self {
+            Self::Credential(error) if error.refuses_caller() => Outcome::Denied,
             Self::Target(_)
             | Self::NoRoute
             | Self::BodyTooLarge

@@ -235,7 +235,8 @@ async fn identity_too_large_for_a_header_forwards_nothing() {
     let many: Vec<String> = (0..90).map(|number| format!("group-{number}-{}", "x".repeat(60))).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).chain(["readers"]).collect();
     let answer = world.gate.get("/things/1").bearer(&world.issuer.token().groups(&many).mint()).send().await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (503, &json!("credential_unavailable")));
+    assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (403, &json!("principal_too_large")));
+    assert_eq!(answer.header("retry-after"), None, "to try again would not help");
     world.upstream.heard_nothing();
 }
 

@@ -222,8 +222,8 @@ async fn too_many_groups_or_claims_are_refused_rather_than_cut() {
     let groups = |count: usize, name: &str| (0..count).map(|_| name.to_owned()).collect();
     let many = Caller { groups: groups(MOST_GROUPS + 1, "g"), ..Caller::default() };
     let large = Caller { groups: groups(50, &"g".repeat(100)), ..Caller::default() };
-    assert_eq!(refused(&provider, &many, now()).await, "assertion_too_large");
-    assert_eq!(refused(&provider, &large, now()).await, "assertion_too_large");
+    assert_eq!(refused(&provider, &many, now()).await, "principal_too_large");
+    assert_eq!(refused(&provider, &large, now()).await, "principal_too_large");
     let most = Caller { groups: groups(MOST_GROUPS, "g"), ..Caller::default() };
     issue(&provider, &most, now()).await;
 }
