@@ -1,5 +1,6 @@
 //! The composition root: load, bind, spawn, drain. Tests start the product through here as the command does.
 
+mod anomalies;
 mod certificates;
 
 mod descriptors;
@@ -33,7 +34,9 @@ use crate::config::{self, Faults, Runtime, StartError};
 use crate::edge;
 use crate::login;
 use crate::proxy::{Proxy, ProxyParts, Snapshot};
-use crate::server::{BoundServer, DrainReport, ListenAddress, ListenerSettings, Server, ServerError};
+use crate::server::{
+    AnomalyHandler, BoundServer, DrainReport, Handler, ListenAddress, ListenerSettings, Server, ServerError,
+};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -143,7 +146,10 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
         concurrent_requests: checked.limits.concurrent_requests,
     }));
     let digests = certificates::digests(&settings, admin_settings.as_ref());
-    let server = Server::bind(settings, limits(&checked.limits), edge::handler(proxy.clone()), shutdown.clone())?;
+    let anomalies = anomalies::on_record(audit.clone(), clock.clone());
+    let limits_of_all = limits(&checked.limits);
+    let handler = edge::handler(proxy.clone());
+    let server = Server::bind(settings, limits_of_all, handler, anomalies.clone(), shutdown.clone())?;
     let status = Arc::new(Status::default());
     status.set_revocations(revocations);
     let audit_refuses = (audit.clone(), checked.audit.refuse_when_full);
@@ -153,7 +159,9 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     let admin = checked.admin.as_ref().map(answering);
     let admin_server = admin.clone().zip(admin_settings);
     let admin_server = admin_server
-        .map(|(admin, settings)| bind_admin(admin, settings, &checked, Arc::clone(&metrics), &admin_shutdown))
+        .map(|(admin, settings)| {
+            bind_admin(admin, settings, &checked, (Arc::clone(&metrics), anomalies.clone()), &admin_shutdown)
+        })
         .transpose()?;
 
     let trigger = watcher.trigger();
@@ -253,14 +261,14 @@ fn bind_admin(
     admin: Arc<Admin>,
     settings: ListenerSettings,
     checked: &Checked,
-    metrics: Arc<Metrics>,
+    (metrics, anomalies): (Arc<Metrics>, AnomalyHandler),
     shutdown: &Shutdown,
 ) -> Result<BoundServer, ServerError> {
-    let handler: crate::server::Handler = Arc::new(move |request, peer, admission| {
+    let handler: Handler = Arc::new(move |request, peer, admission| {
         let admin = Arc::clone(&admin);
         edge::caught(Arc::clone(&metrics), async move { admin.handle(&request, &peer, admission) }).boxed()
     });
-    Server::bind(vec![settings], limits(&checked.limits), handler, shutdown.clone())
+    Server::bind(vec![settings], limits(&checked.limits), handler, anomalies, shutdown.clone())
 }
 
 /// What the admin listener asks for.

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio_util::task::TaskTracker;
 
+use super::anomaly::{Anomaly, FirstAnomaly};
 use super::untaken::Untaken;
 
 /// What a connection has to do; only ever raised.
@@ -64,6 +65,7 @@ pub(super) struct Activity {
     closing_since: AtomicU64,
     /// Whether the last request's body was left unread over HTTP/1.
     left_unread: AtomicBool,
+    anomaly: FirstAnomaly,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -86,12 +88,14 @@ impl Activity {
             untaken: Untaken::default(),
             closing_since: AtomicU64::new(NEVER),
             left_unread: AtomicBool::new(false),
+            anomaly: FirstAnomaly::default(),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         }
     }
 
-    fn now(&self) -> u64 {
+    /// The sweep that was last.
+    pub(super) fn now(&self) -> u64 {
         self.sweeps.load(Ordering::Relaxed)
     }
 
@@ -184,6 +188,21 @@ impl Activity {
         self.untaken.taken(since);
     }
 
+    /// The client did what nobody may.
+    pub(super) fn note(&self, anomaly: Anomaly) {
+        self.anomaly.note(anomaly);
+    }
+
+    /// The first thing that the client did and nobody may.
+    pub(super) fn anomaly(&self) -> Option<Anomaly> {
+        self.anomaly.get()
+    }
+
+    /// Whether bytes that come are an HTTP/1 message's.
+    pub(super) fn speaks_http1(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == HTTP1
+    }
+
     /// What is left of a request's body will not be read.
     pub(super) fn leave_unread(&self) {
         self.left_unread.store(true, Ordering::Relaxed);
@@ -215,7 +234,7 @@ impl Activity {
     }
 
     /// Whether the client took back more requests within one sweep than a client in good faith.
-    pub(super) fn is_flooded(&self) -> bool {
+    fn is_flooded(&self) -> bool {
         self.aborted.load(Ordering::Relaxed) > ABORTED_IN_A_SWEEP
     }
 
@@ -239,37 +258,40 @@ impl Activity {
             && self.closing_since.load(Ordering::Relaxed) < now
     }
 
-    /// Judges the marks at a sweep. Answers true when the connection was cut for what its client did.
-    pub(super) fn sweep(&self, now: u64, header_read: u64, idle: u64) -> bool {
+    /// Notes what the client did, and drops everything.
+    pub(super) fn cut_for(&self, anomaly: Anomaly) {
+        self.note(anomaly);
+        self.command(Order::Cut);
+    }
+
+    /// Judges the marks at a sweep.
+    pub(super) fn sweep(&self, now: u64, header_read: u64, idle: u64) {
         let phase = self.phase.load(Ordering::Relaxed);
         if phase == HANDSHAKE || self.order() == Order::Cut {
-            return false;
+            return;
         }
         let stalled_since = self.stalled_since.load(Ordering::Relaxed);
         if stalled_since != NEVER && now.saturating_sub(stalled_since) > idle {
-            self.command(Order::Cut);
-            return true;
+            return self.cut_for(Anomaly::Untaken);
         }
         if phase == UPGRADED {
-            return false;
+            return;
         }
         self.aborted.store(0, Ordering::Relaxed);
         let untaken = self.untaken.oldest().map_or(0, |since| now.saturating_sub(since));
         if untaken > idle.saturating_mul(2) {
-            self.command(Order::Cut);
-            return true;
+            return self.cut_for(Anomaly::Untaken);
         }
         if untaken > idle {
             // Its other streams get as long again to finish.
             self.command(Order::Close);
         }
         if self.open_requests.load(Ordering::Acquire) > 0 {
-            return false;
+            return;
         }
         let head_since = self.head_since.load(Ordering::Relaxed);
         if head_since != NEVER && now.saturating_sub(head_since) > header_read {
-            self.command(Order::Cut);
-            return true;
+            return self.cut_for(Anomaly::SlowHead);
         }
         let quiet = now.saturating_sub(self.quiet_since.load(Ordering::Relaxed));
         if quiet > idle {
@@ -279,7 +301,6 @@ impl Activity {
         if quiet > idle.saturating_add(header_read) {
             self.command(Order::Cut);
         }
-        false
     }
 }
 
@@ -319,7 +340,7 @@ impl Drop for OpenRequest {
         if !self.answered {
             self.activity.aborted.fetch_add(1, Ordering::Relaxed);
             if self.activity.is_flooded() {
-                self.activity.command(Order::Cut);
+                self.activity.cut_for(Anomaly::Flood);
             }
         }
         self.activity.quiet_since.store(self.activity.now(), Ordering::Relaxed);
@@ -344,7 +365,7 @@ where
 /// Drives a hyper connection under its orders; the answer is `None` when it was cut.
 pub(super) async fn obey<C, T>(
     activity: &Activity,
-    mut connection: Pin<Box<C>>,
+    mut connection: Pin<&mut C>,
     close: impl Fn(Pin<&mut C>),
 ) -> Option<T>
 where

@@ -14,13 +14,16 @@ use tokio::io::AsyncReadExt;
 
 use crate::peer::{Peer, Transport};
 
-use super::activity::{TrackedExecutor, obey};
+use super::activity::{Activity, TrackedExecutor, obey};
+use super::anomaly::{Anomaly, AnomalyHandler};
 use super::connections::ConnectionGuard;
+use super::frames::Frames;
+use super::framing::Framing;
 use super::proxy_protocol::{ProxyProtocolError, read_header, required_from};
 use super::service::{Handler, Requests};
 use super::settings::ServerLimits;
 use super::stats::ServerStats;
-use super::stream::{ByteStream, MeteredSocket, Replayed, Socket, Watched};
+use super::stream::{ByteStream, MeteredSocket, Protocol, Replayed, Socket, Watched};
 use super::tls::TlsAcceptorHandle;
 use super::vouched::Vouched;
 
@@ -52,7 +55,9 @@ pub(super) struct ConnectionSettings {
     pub(super) handler: Handler,
     pub(super) stats: Arc<ServerStats>,
     pub(super) handshake: Duration,
+    pub(super) anomalies: AnomalyHandler,
     pub(super) header_count: usize,
+    pub(super) head_buffer_bytes: usize,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<TrackedExecutor>,
 }
@@ -63,13 +68,18 @@ impl fmt::Debug for ConnectionSettings {
     }
 }
 
+/// What hyper holds of a head at most, one that is still not whole then is too large. It knows no smaller buffer.
+pub(super) fn head_buffer_bytes(limits: &ServerLimits) -> usize {
+    usize::try_from(limits.header_bytes).unwrap_or(usize::MAX).max(SMALLEST_READ_BUFFER)
+}
+
 /// HTTP/1.1 within `limits`.
 pub(super) fn http1_builder(limits: &ServerLimits) -> http1::Builder {
     let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
     let mut builder = http1::Builder::new();
     // hyper's own time-out would also end idle connections: the sweep of `activity` knows the difference.
     builder.header_read_timeout(None);
-    builder.max_header_size(header_bytes).max_buf_size(header_bytes.max(SMALLEST_READ_BUFFER));
+    builder.max_header_size(header_bytes).max_buf_size(head_buffer_bytes(limits));
     // hyper's own default, on the stack; naming any number moves it to the heap for every request.
     if limits.header_count != 100 {
         builder.max_headers(limits.header_count);
@@ -109,48 +119,48 @@ struct Established {
 pub(super) async fn serve(
     socket: Socket,
     socket_address: SocketAddr,
-    guard: ConnectionGuard,
+    mut guard: ConnectionGuard,
     settings: Arc<ConnectionSettings>,
 ) {
     // Boxed: what the handshake needs shall not weigh on an idle connection.
     let opening = Box::pin(open(socket, socket_address, &guard, &settings)).await;
     let Some(Established { stream, peer, http2, vouched }) = opening else { return };
-    let activity = Arc::clone(guard.activity());
+    let (activity, peer) = (Arc::clone(guard.activity()), Arc::new(peer));
     let requests = Requests {
         handler: Arc::clone(&settings.handler),
-        peer: Arc::new(peer),
+        peer: Arc::clone(&peer),
         activity: Arc::clone(&activity),
         header_count: settings.header_count,
         vouched,
         stats: Arc::clone(&settings.stats),
     };
-    let io = TokioIo::new(before_http(stream, guard));
-    let ended = if http2 {
+    guard.tell(peer, Arc::clone(&settings.anomalies));
+    // The stream that it owns tells what is noted here, so that is done before it is dropped.
+    if http2 {
         activity.begin_http2();
-        let connection = Box::pin(settings.http2.serve_connection(io, requests));
-        obey(&activity, connection, |connection| connection.graceful_shutdown()).await
+        let io = TokioIo::new(Watched::new(stream, guard, Protocol::Http2(Frames::new())));
+        let mut connection = Box::pin(settings.http2.serve_connection(io, requests));
+        let ended = obey(&activity, connection.as_mut(), |connection| connection.graceful_shutdown()).await;
+        note(&activity, ended);
     } else {
         activity.begin_http1();
-        let connection = Box::pin(settings.http1.serve_connection(io, requests).with_upgrades());
-        obey(&activity, connection, |connection| connection.graceful_shutdown()).await
-    };
-    activity.begin_upgraded();
-    let at_fault = match ended {
-        Some(Ok(())) => false,
-        Some(Err(error)) => {
-            tracing::debug!(%error, "connection ended");
-            is_protocol_error(&error)
-        }
-        None => activity.is_flooded(),
-    };
-    if at_fault {
-        settings.stats.count_protocol_error();
+        let framing = Framing::new(settings.head_buffer_bytes.saturating_sub(1));
+        let io = TokioIo::new(Watched::new(stream, guard, Protocol::Http1(framing)));
+        let mut connection = Box::pin(settings.http1.serve_connection(io, requests).with_upgrades());
+        let ended = obey(&activity, connection.as_mut(), |connection| connection.graceful_shutdown()).await;
+        note(&activity, ended);
     }
 }
 
-/// The one place through which every byte passes on its way to hyper; a strict reader of HTTP/1 heads belongs here.
-fn before_http(stream: ByteStream, guard: ConnectionGuard) -> Watched {
-    Watched::new(stream, guard)
+/// How HTTP came to its end on a connection; `None` is: it was cut.
+fn note(activity: &Activity, ended: Option<hyper::Result<()>>) {
+    activity.begin_upgraded();
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "connection ended");
+        if is_protocol_error(&error) {
+            activity.note(if error.is_parse_too_large() { Anomaly::HeadTooLarge } else { Anomaly::Malformed });
+        }
+    }
 }
 
 /// Handshakes, within their deadline, then the choice of protocol; `None` when the connection ends here.

@@ -1,5 +1,6 @@
 //! The open connections of a server, and the sweep that judges them all.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::peer::Peer;
+
 use super::activity::{Activity, NEVER, Order};
+use super::anomaly::AnomalyHandler;
 use super::settings::ServerLimits;
 use super::stats::ServerStats;
 
@@ -39,7 +43,7 @@ impl Connections {
         self.open.insert(id, Arc::clone(&activity));
         self.stats.count_accepted();
         let token = self.tracker.token();
-        ConnectionGuard { id, activity, connections: Arc::clone(self), _permit: permit, _token: token }
+        ConnectionGuard { id, activity, connections: Arc::clone(self), told: None, _permit: permit, _token: token }
     }
 
     /// Owner of every task that serves a connection or a stream.
@@ -94,20 +98,19 @@ impl Connections {
             tokio::time::sleep(pause).await;
             let now = self.sweeps.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             for connection in &self.open {
-                if connection.sweep(now, header_read, idle) {
-                    self.stats.count_protocol_error();
-                }
+                connection.sweep(now, header_read, idle);
             }
         }
     }
 }
 
 /// A connection's place among the open ones.
-#[derive(Debug)]
 pub(super) struct ConnectionGuard {
     id: u64,
     activity: Arc<Activity>,
     connections: Arc<Connections>,
+    /// Who connected, and who is told what it did.
+    told: Option<(Arc<Peer>, AnomalyHandler)>,
     _permit: OwnedSemaphorePermit,
     _token: TaskTrackerToken,
 }
@@ -116,10 +119,27 @@ impl ConnectionGuard {
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
+
+    /// Has `handler` told what `peer` does.
+    pub(super) fn tell(&mut self, peer: Arc<Peer>, handler: AnomalyHandler) {
+        self.told = Some((peer, handler));
+    }
+}
+
+impl fmt::Debug for ConnectionGuard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ConnectionGuard").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
+        if let Some(anomaly) = self.activity.anomaly() {
+            self.connections.stats.count_protocol_error();
+            if let Some((peer, handler)) = &self.told {
+                handler(peer, anomaly);
+            }
+        }
         self.connections.open.remove(&self.id);
         self.connections.stats.count_closed();
     }

@@ -9,9 +9,12 @@
 //! [`Peer`]: crate::peer::Peer
 
 mod activity;
+mod anomaly;
 mod certificates;
 mod connection;
 mod connections;
+mod frames;
+mod framing;
 mod listener;
 mod proxy_protocol;
 mod service;
@@ -38,10 +41,11 @@ use tokio::task::JoinSet;
 use crate::shutdown::Shutdown;
 
 use self::activity::{Order, TrackedExecutor};
-use self::connection::{ConnectionSettings, http1_builder, http2_builder};
+use self::connection::{ConnectionSettings, head_buffer_bytes, http1_builder, http2_builder};
 use self::connections::Connections;
 use self::listener::Listener;
 
+pub use self::anomaly::{Anomaly, AnomalyHandler};
 pub use self::service::Handler;
 pub use self::settings::{ListenAddress, ListenerSettings, ServerLimits};
 pub use self::stats::ServerStats;
@@ -114,6 +118,7 @@ impl Server {
         listeners: Vec<ListenerSettings>,
         limits: ServerLimits,
         handler: Handler,
+        anomalies: AnomalyHandler,
         shutdown: Shutdown,
     ) -> Result<BoundServer, ServerError> {
         let stats = Arc::new(ServerStats::default());
@@ -146,7 +151,9 @@ impl Server {
                 handler: Arc::clone(&handler),
                 stats: Arc::clone(&stats),
                 handshake: limits.handshake,
+                anomalies: Arc::clone(&anomalies),
                 header_count: limits.header_count,
+                head_buffer_bytes: head_buffer_bytes(&limits),
                 http1: http1.clone(),
                 http2: http2.clone(),
             };

@@ -13,7 +13,10 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
+use super::anomaly::Anomaly;
 use super::connections::ConnectionGuard;
+use super::frames::Frames;
+use super::framing::Framing;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -190,27 +193,89 @@ macro_rules! either {
     };
 }
 
-/// A byte stream that tells its connection's activity what arrives, and fails once an upgraded connection is cut.
+/// A byte stream that tells its connection's activity what arrives, lets no HTTP/1.1 through that two readers could frame
+/// differently, and fails once an upgraded connection is cut.
 /// It owns the connection's place among the open ones: the place is free when the stream is gone, even when an
 /// upgrade carried it off.
 #[derive(Debug)]
 pub(super) struct Watched {
-    inner: ByteStream,
+    // Dropped first: what the client did is told before the client can see the end.
     guard: ConnectionGuard,
+    inner: ByteStream,
+    protocol: Protocol,
+    /// Set once that reader refused: nothing that the client sends means anything any more.
+    refused: Option<Refusal>,
     /// Set once the writing side is closed and the client may still be sending.
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
-    pub(super) fn new(inner: ByteStream, guard: ConnectionGuard) -> Self {
-        Self { inner, guard, lingering: None }
+    /// Watches `inner`, on which `protocol` is spoken.
+    pub(super) fn new(inner: ByteStream, guard: ConnectionGuard, protocol: Protocol) -> Self {
+        Self { guard, inner, protocol, refused: None, lingering: None }
     }
+}
+
+/// What is spoken over a byte stream, and who reads along.
+#[derive(Debug)]
+pub(super) enum Protocol {
+    /// Until it is upgraded.
+    Http1(Framing),
+    Http2(Frames),
+}
+
+/// What makes a malformed head of whatever stands before it, and ends it.
+const NO_HEAD: &[u8] = b"\0\r\n\r\n";
+
+/// What hyper reads once the strict reader refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// [`NO_HEAD`], and then an error.
+    Head,
+    /// An error.
+    End,
 }
 
 /// How long a client may go on sending after an answer that did not wait for its request's end.
 const LINGER: Duration = Duration::from_secs(5);
 
 impl Watched {
+    /// Lets through what was read of `buffer` past `before`, as far as it may pass.
+    fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let activity = self.guard.activity();
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        let framing = match &mut self.protocol {
+            Protocol::Http1(framing) if activity.speaks_http1() => framing,
+            Protocol::Http1(_) => return Ok(()),
+            Protocol::Http2(frames) => {
+                return frames.look(read, activity.now()).map_err(|anomaly| {
+                    activity.cut_for(anomaly);
+                    io::ErrorKind::InvalidData.into()
+                });
+            }
+        };
+        let Err(refused) = framing.look(read) else { return Ok(()) };
+        activity.note(refused.anomaly);
+        if refused.in_head && refused.anomaly == Anomaly::HeadTooLarge {
+            // hyper finds this for itself, and says so.
+            self.refused = Some(Refusal::End);
+            return Ok(());
+        }
+        self.refused = Some(if refused.in_head { Refusal::Head } else { Refusal::End });
+        buffer.set_filled(before.saturating_add(refused.passed));
+        if refused.passed > 0 { Ok(()) } else { self.refuse(buffer) }
+    }
+
+    /// Ends what the client says. A head at fault becomes one that hyper refuses in its turn, after what came before; a
+    /// body breaks off.
+    fn refuse(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        if self.refused.replace(Refusal::End) == Some(Refusal::Head) && buffer.remaining() >= NO_HEAD.len() {
+            buffer.put_slice(NO_HEAD);
+            return Ok(());
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
     /// Reads what nobody wants until the client has seen the end. Closed with bytes unread, the socket would be reset,
     /// and the answer with it lost (RFC 9112 section 9.6).
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -237,12 +302,16 @@ impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.guard.activity().check_read(cx)?;
-        let before = buffer.filled().len();
-        let polled = either!(&mut this.inner, inner => Pin::new(inner).poll_read(cx, buffer));
-        if polled.is_ready() && buffer.filled().len() > before {
-            this.guard.activity().saw_read();
+        if this.refused.is_some() {
+            return Poll::Ready(this.refuse(buffer));
         }
-        polled
+        let before = buffer.filled().len();
+        ready!(either!(&mut this.inner, inner => Pin::new(inner).poll_read(cx, buffer)))?;
+        if buffer.filled().len() > before {
+            this.guard.activity().saw_read();
+            return Poll::Ready(this.look(buffer, before));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -37,7 +37,9 @@ use super::tls::{
     CertificateSettings, ClientCertificateMode, ClientCertificateSettings, MinimumVersion, Pem, TlsAcceptorHandle,
     TlsSettings,
 };
-use super::{DrainReport, Handler, ListenAddress, ListenerSettings, Server, ServerLimits, ServerStats};
+use super::{
+    Anomaly, AnomalyHandler, DrainReport, Handler, ListenAddress, ListenerSettings, Server, ServerLimits, ServerStats,
+};
 
 /// A self-signed certificate for `names`.
 pub(super) fn self_signed(names: &[&str]) -> CertificateSettings {
@@ -178,6 +180,8 @@ pub(super) struct World {
     pub(super) gate: Arc<Semaphore>,
     /// Path of each request when its handler begins.
     pub(super) entered: mpsc::UnboundedReceiver<String>,
+    /// What connections did that nobody may.
+    pub(super) told: mpsc::UnboundedReceiver<Anomaly>,
     pub(super) running: JoinHandle<DrainReport>,
 }
 
@@ -195,9 +199,15 @@ impl World {
     pub(super) fn start_all(listeners: Vec<ListenerSettings>, limits: ServerLimits) -> Self {
         let (gate, shutdown) = (Arc::new(Semaphore::new(0)), Shutdown::new());
         let (enter, entered) = mpsc::unbounded_channel();
-        let server = Server::bind(listeners, limits, handler(Arc::clone(&gate), enter), shutdown.clone()).unwrap();
+        let (tell, told) = mpsc::unbounded_channel();
+        let anomalies: AnomalyHandler = Arc::new(move |_, anomaly| {
+            // The test may have ended.
+            let _ = tell.send(anomaly);
+        });
+        let handler = handler(Arc::clone(&gate), enter);
+        let server = Server::bind(listeners, limits, handler, anomalies, shutdown.clone()).unwrap();
         let (addresses, tls, stats) = (server.addresses(), server.tls(), server.stats());
-        World { addresses, tls, stats, shutdown, gate, entered, running: tokio::spawn(server.run()) }
+        World { addresses, tls, stats, shutdown, gate, entered, told, running: tokio::spawn(server.run()) }
     }
 
     pub(super) fn address(&self) -> SocketAddr {

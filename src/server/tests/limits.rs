@@ -6,8 +6,8 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::server::ServerLimits;
 use crate::server::testing::*;
+use crate::server::{Anomaly, ServerLimits};
 
 const SHORT: Duration = Duration::from_millis(80);
 
@@ -323,5 +323,25 @@ async fn a_flood_of_requests_taken_back_ends_the_connection() {
 async fn connection_closed<T>(connection: &tokio::task::JoinHandle<T>) {
     while !connection.is_finished() {
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_or_settings_ends_its_connection_and_no_other() {
+    let mut world = World::start(None, patient());
+    let (mut other, _connection) = http1(world.connect().await).await;
+    for kind in [6_u8, 4] {
+        let mut flooding = world.connect().await;
+        flooding.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let length = if kind == 6 { 8 } else { 0 };
+        let frame = [&[0, 0, length, kind, 0, 0, 0, 0, 0][..], &vec![0; usize::from(length)]].concat();
+        let (mut read, mut write) = flooding.into_split();
+        // It takes what it is answered, so that nothing but the count ends it.
+        let taking = tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+        let flood = async { while write.write_all(&frame.repeat(100)).await.is_ok() {} };
+        soon(flood).await;
+        drop(soon(taking).await);
+        assert_eq!(soon(world.told.recv()).await.unwrap(), Anomaly::Flood);
+        assert_eq!(soon(other.send_request(get("/"))).await.unwrap().status(), StatusCode::OK);
     }
 }

@@ -89,6 +89,13 @@ async fn a_unix_socket_serves_plain_http() {
     let proxied = ListenerSettings { proxy_protocol_from: vec!["127.0.0.1/32".parse().unwrap()], ..settings };
     let handler: crate::server::Handler =
         std::sync::Arc::new(|_, _, _| Box::pin(std::future::ready(http::Response::new(crate::body::empty()))));
-    let error = Server::bind(vec![proxied], patient(), handler, crate::shutdown::Shutdown::new()).unwrap_err();
+    let error = Server::bind(
+        vec![proxied],
+        patient(),
+        handler,
+        std::sync::Arc::new(|_, _| ()),
+        crate::shutdown::Shutdown::new(),
+    )
+    .unwrap_err();
     assert!(matches!(error, ServerError::ProxyProtocolOnUnix { .. }), "{error}");
 }

@@ -49,6 +49,9 @@ async fn broken_chunks_never_become_a_whole_body() {
         "-1\r\n\r\n",
         "3\r\nabcX0\r\n\r\n",
         "3;a=\n5\r\nabc\r\n0\r\n\r\n",
+        "3 \r\nabc\r\n0\r\n\r\n",
+        "3\r\nabc\n0\r\n\r\n",
+        "3\nabc\r\n0\r\n\r\n",
     ] {
         let status = world.status_of(&post("Transfer-Encoding: chunked\r\n", body)).await;
         assert_ne!(status, Some(200), "{body:?}");
@@ -165,4 +168,69 @@ async fn an_aborted_request_never_leaves_its_answer_to_the_next_one() {
     let received = world.upstream.received();
     assert_eq!(received[1].connection, received[2].connection, "a connection in order is used again");
     drop(pieces);
+}
+
+#[tokio::test]
+async fn what_hyper_would_take_and_another_reader_otherwise_is_answered_400_and_closed() {
+    let world = World::start().await;
+    for lines in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "X-Bare: a\nContent-Length: 5\r\n",
+        "X-Bare: a\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5\n",
+    ] {
+        let mut connection = world.gate.raw().await;
+        connection.send(post(lines, &format!("0\r\n\r\n{SMUGGLED}")).replace("{token}", &world.token)).await;
+        assert_eq!(connection.answer().await.map(|answer| answer.status), Some(400), "{lines:?}");
+        assert!(connection.answer().await.is_none(), "{lines:?}: the connection goes on");
+        world.upstream.heard_nothing();
+    }
+}
+
+#[tokio::test]
+async fn a_value_with_a_bare_line_feed_hides_no_framing_from_a_front_that_passes_it_on() {
+    let world = World::start().await;
+    // To a front that keeps LF in values this is one field, and the body is the second caller's request.
+    let first = "POST /things/1 HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\
+                 X-Note: a\nContent-Length: 200\r\n\r\n";
+    world.refuses(&format!("{first}{SMUGGLED}")).await;
+}
+
+#[tokio::test]
+async fn a_connection_at_fault_is_on_record_once_and_its_good_requests_too() {
+    let world = World::start().await;
+    let good = "GET /things/good HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\r\n";
+    let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+    let mut connection = world.gate.raw().await;
+    let bytes = format!("{good}{}", post(both, &format!("0\r\n\r\n{SMUGGLED}"))).replace("{token}", &world.token);
+    connection.send(bytes).await;
+    for status in [200, 400] {
+        assert_eq!(connection.answer().await.map(|answer| answer.status), Some(status));
+    }
+    let anomaly = world.gate.audited("the anomaly", |record| record.event() == "anomaly.protocol").await;
+    assert_eq!((anomaly.text("code"), anomaly.text("peer")), ("two_framings", "127.0.0.1"));
+    assert_eq!((anomaly.text("source"), anomaly.text("listener")), ("127.0.0.1", "public"));
+    let records = world.gate.settled_audit().await;
+    assert_eq!(records.iter().filter(|record| record.event() == "anomaly.protocol").count(), 1);
+    let requests = |path| records.iter().filter(|record| record.is_request_to(path)).count();
+    assert_eq!((requests("/things/good"), requests("/things/1"), requests("/things/smuggled")), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn trailers_that_frame_or_route_end_the_request() {
+    let world = World::start().await;
+    for trailer in
+        ["Content-Length: 5", "Transfer-Encoding: chunked", "Host: evil.test", "Connection: close", " folded"]
+    {
+        let body = format!("3\r\nabc\r\n0\r\n{trailer}\r\n\r\n");
+        let status = world.status_of(&post("Transfer-Encoding: chunked\r\n", &body)).await;
+        assert_ne!(status, Some(200), "{trailer:?}");
+    }
+    assert!(world.upstream.received().iter().all(|received| !received.complete), "{:#?}", world.upstream.received());
+    world.passes(&post("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\nChecksum: x\r\n\r\n")).await;
 }
