@@ -184,6 +184,8 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     reloader.announce(&checked);
     metrics.config_watched.set(1);
     background.spawn(supervised(reloader.run(watcher), status.clone(), metrics));
+    let watched = proxy.clone();
+    background.spawn(async move { watched.watch_streams().await });
     background.spawn(status::watch_revocations(status, clock));
     background.spawn(look_after_credentials(runtime.clone(), audit.clone()));
     if let Some(state) = runtime.login_state() {

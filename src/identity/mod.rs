@@ -262,6 +262,19 @@ pub trait IdentityVerifier: Send + Sync + fmt::Debug {
     fn verify<'a>(&'a self, presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>>;
 }
 
+/// Whether `route` takes this principal, by the kind of its evidence and by its issuer.
+#[must_use]
+pub fn accepts(route: &Route, principal: &Principal) -> bool {
+    match &route.access {
+        Access::Public { .. } => true,
+        Access::Authenticated(accepts) => {
+            principal.kind != PrincipalKind::Anonymous
+                && accepts.kinds.contains(&principal.evidence)
+                && accepts.issuer(&principal.issuer)
+        }
+    }
+}
+
 /// Recognises the caller of `presented.route`: exactly one kind of evidence, of a kind and an issuer that the
 /// route takes. A public route's caller is anonymous whatever it shows.
 ///

@@ -97,6 +97,13 @@ impl SessionVerifier {
         ShownSession(lines.map(|line| (header::COOKIE, line.clone())).collect())
     }
 
+    /// Whether the session that a request showed has not ended, as far as this process knows. Its claims and its idle
+    /// time are not asked about: a request that is being answered is use.
+    #[must_use]
+    pub fn stands(&self, shown: &ShownSession, now: Timestamp) -> bool {
+        self.0.has_not_ended(&shown.0, now)
+    }
+
     /// `Set-Cookie` values for an answer that goes out at `now`: none, or the session written anew because it was
     /// refreshed or five minutes have passed. None either where it was replaced or has ended since the request: the
     /// browser may hold a newer session by now.
@@ -174,6 +181,13 @@ impl Login {
         }
         // Whether this is enough for the route is asked when the principal is on record.
         self.principal_of(&live).await
+    }
+
+    fn has_not_ended(&self, headers: &HeaderMap, now: Timestamp) -> bool {
+        let joined = self.cookies.session_value(headers).ok().flatten();
+        let opened = joined.and_then(|joined| self.open_cookie(&joined));
+        let entry = opened.and_then(|opened| self.state.store.entry(opened.key));
+        entry.is_some_and(|entry| entry.is_live(now))
     }
 
     /// How far the clock of the issuer of this configured name may be off; nothing where it offers no login.

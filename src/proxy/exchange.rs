@@ -13,8 +13,10 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::ProxyError;
+use super::streams::{OpenStreams, StreamGuard};
 use crate::audit::{AuditEntry, Decision};
-use crate::body::{Body, BoxError};
+use crate::body::{self, Body, BoxError};
+use crate::login::ShownSession;
 use crate::telemetry::{Metrics, Outcome, RouteMetrics, Step};
 use crate::upstream::{StreamError, Upgrade};
 
@@ -31,6 +33,9 @@ pub(super) struct Exchange {
     pub(super) route_metrics: Option<RouteMetrics>,
     /// What goes on after a `101 Switching Protocols`.
     pub(super) tunnel: Option<Tunnel>,
+    /// The session that the request showed.
+    pub(super) shown: Option<ShownSession>,
+    streams: Arc<OpenStreams>,
     metrics: Arc<Metrics>,
     /// What was read of the request's body, where it has one.
     request_bytes: Option<Arc<AtomicU64>>,
@@ -40,10 +45,28 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Begins with the reserved record.
     #[must_use]
-    pub(super) fn new(entry: AuditEntry, started: Instant, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(entry: AuditEntry, started: Instant, metrics: Arc<Metrics>, streams: Arc<OpenStreams>) -> Self {
         metrics.requests_in_flight.inc();
-        let (outcome, route_metrics, tunnel, request_bytes) = (Outcome::Failed, None, None, None);
-        Self { entry, started, outcome, route_metrics, tunnel, metrics, request_bytes, permit: None }
+        Self {
+            entry,
+            started,
+            outcome: Outcome::Failed,
+            route_metrics: None,
+            tunnel: None,
+            shown: None,
+            streams,
+            metrics,
+            request_bytes: None,
+            permit: None,
+        }
+    }
+
+    /// Has what goes on after the answer's head end with its grant. Nothing was granted to a caller who was refused.
+    pub(super) fn stays_open(&mut self) -> Option<StreamGuard> {
+        if self.entry.decision != Decision::Allow {
+            return None;
+        }
+        self.streams.enter(&self.entry, self.shown.take(), self.tunnel.is_some())
     }
 
     /// Counts among the requests at once until it is settled: its answer's body and its tunnel are part of it.
@@ -161,6 +184,8 @@ pub(super) struct RecordedBody {
     inner: Body,
     /// `None` once it is settled.
     exchange: Option<Exchange>,
+    /// Its place among the open streams, once it is one.
+    stream: Option<StreamGuard>,
 }
 
 impl RecordedBody {
@@ -170,7 +195,31 @@ impl RecordedBody {
         if bodiless || body.is_end_stream() {
             return body;
         }
-        Body::new(Self { inner: body, exchange: Some(exchange) })
+        Body::new(Self { inner: body, exchange: Some(exchange), stream: None })
+    }
+
+    /// The next frame, or the end of the grant where that comes first.
+    fn poll_granted(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.stream.as_ref().is_some_and(StreamGuard::is_cut) {
+            // What the upstream still sends is for nobody.
+            self.inner = body::empty();
+            return Poll::Ready(Some(Err(StreamError::GrantEnded.into())));
+        }
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        let has_more = match &polled {
+            Poll::Pending => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_data() && !self.inner.is_end_stream(),
+            Poll::Ready(_) => false,
+        };
+        if has_more && self.stream.is_none() {
+            self.stream = self.exchange.as_mut().and_then(Exchange::stays_open);
+        }
+        if let (Poll::Pending, Some(stream)) = (&polled, &self.stream)
+            && stream.poll_cut(context).is_ready()
+        {
+            return self.poll_granted(context);
+        }
+        polled
     }
 }
 
@@ -179,9 +228,9 @@ impl HttpBody for RecordedBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        let polled = self.poll_granted(context);
         let Poll::Ready(next) = &polled else { return polled };
-        let Self { inner, exchange } = &mut *self;
+        let Self { inner, exchange, stream } = &mut *self;
         if let Some(Exchange { entry, outcome, .. }) = exchange {
             match next {
                 Some(Ok(frame)) => {
@@ -198,7 +247,7 @@ impl HttpBody for RecordedBody {
         // Trailers are the last frame, and whoever reads them asks for no other.
         let goes_on = matches!(next, Some(Ok(frame)) if frame.is_data() && !inner.is_end_stream());
         if !goes_on {
-            *exchange = None;
+            (*exchange, *stream) = (None, None);
         }
         polled
     }
@@ -240,7 +289,7 @@ mod tests {
         let peer = Peer { address, socket_address: address, listener, transport, tls: None, certificate: None };
         let method = http::Method::GET;
         let record = RequestRecord::new(Timestamp::default(), "r1".into(), &peer, address.ip(), method);
-        Exchange::new(audit.begin(record).unwrap(), Instant::now(), metrics.clone())
+        Exchange::new(audit.begin(record).unwrap(), Instant::now(), metrics.clone(), Arc::default())
     }
 
     #[tokio::test]

@@ -44,6 +44,7 @@ impl Proxy {
 
         match self.grant(arrival, &matched, parts, exchange).await {
             Ok((grant, shown)) => {
+                exchange.shown.clone_from(&shown);
                 let mut response = self.send(arrival, &matched, served, &grant, parts, body, exchange).await?;
                 // Asked now: since the request the session may have ended, or made way for a newer one.
                 let sessions = snapshot.sessions.as_ref().zip(shown.as_ref());

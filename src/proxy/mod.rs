@@ -17,6 +17,8 @@ mod respond;
 
 mod snapshot;
 
+mod streams;
+
 pub use error::ProxyError;
 pub use snapshot::{ServedDocuments, ServedRoute, Snapshot};
 
@@ -38,10 +40,11 @@ use crate::route::EvidenceKind;
 use crate::shutdown::Shutdown;
 use crate::target::RequestTarget;
 use crate::telemetry::{Metrics, Outcome};
-use crate::upstream::{self, TraceContext};
+use crate::upstream::{self, TraceContext, TunnelEnd};
 
 use exchange::{Exchange, RecordedBody, Tunnel};
 use respond::{Audience, Refusal};
+use streams::{OpenStreams, StreamGuard};
 
 /// Everything under this path belongs to Doorward on every host.
 pub const RESERVED: &str = "/.doorward";
@@ -72,6 +75,7 @@ pub struct Proxy {
     parts: ProxyParts,
     permits: Arc<Semaphore>,
     tunnels: TaskTracker,
+    streams: Arc<OpenStreams>,
 }
 
 /// One request on its way, before it has a route.
@@ -89,7 +93,7 @@ impl Proxy {
     #[must_use]
     pub fn new(parts: ProxyParts) -> Self {
         let permits = Arc::new(Semaphore::new(parts.concurrent_requests.min(Semaphore::MAX_PERMITS)));
-        Self { parts, permits, tunnels: TaskTracker::new() }
+        Self { parts, permits, tunnels: TaskTracker::new(), streams: Arc::default() }
     }
 
     /// The counters, for whoever catches a panic of the line.
@@ -128,7 +132,7 @@ impl Proxy {
             return response;
         };
 
-        let mut exchange = Exchange::new(entry, started, self.parts.metrics.clone());
+        let mut exchange = Exchange::new(entry, started, self.parts.metrics.clone(), self.streams.clone());
         let request_id_of = request_id.clone();
         let arrival =
             Arrival { snapshot: &snapshot, peer: &peer, downstream, request_id: request_id_of, trace: &trace, now };
@@ -152,9 +156,10 @@ impl Proxy {
         });
         exchange.entry.status = response.status().as_u16();
         response.headers_mut().insert(respond::REQUEST_ID, respond::request_id_header(&request_id));
+        let stream = if exchange.tunnel.is_some() { exchange.stays_open() } else { None };
         match exchange.tunnel.take() {
             Some(tunnel) => {
-                self.open(tunnel, exchange);
+                self.open(tunnel, stream, exchange);
                 response
             }
             None => {
@@ -167,11 +172,31 @@ impl Proxy {
         }
     }
 
+    /// Ends what is open and not granted any more, as long as it is polled: a session that ended, or a reload.
+    pub async fn watch_streams(&self) {
+        loop {
+            tokio::time::sleep(streams::PAUSE).await;
+            self.streams.judge(&self.parts.snapshot.load_full(), &self.parts.audit, self.parts.clock.now());
+        }
+    }
+
     /// Carries bytes both ways after a `101`, in a task that the drain waits for.
-    fn open(&self, tunnel: Tunnel, mut exchange: Exchange) {
+    fn open(&self, tunnel: Tunnel, stream: Option<StreamGuard>, mut exchange: Exchange) {
         let shutdown = self.parts.shutdown.clone();
         self.tunnels.spawn(async move {
-            let carried = upstream::tunnel(tunnel.downstream, tunnel.upstream, shutdown.deadline()).await;
+            let revoked = async {
+                match &stream {
+                    Some(stream) => stream.cut().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let cut = async {
+                tokio::select! {
+                    () = shutdown.deadline() => TunnelEnd::Cut,
+                    () = revoked => TunnelEnd::GrantEnded,
+                }
+            };
+            let carried = upstream::tunnel(tunnel.downstream, tunnel.upstream, cut).await;
             exchange.entry.request_bytes = carried.bytes_up;
             exchange.entry.response_bytes = carried.bytes_down;
             exchange.entry.code = carried.end.code();

@@ -39,7 +39,7 @@ pub enum TunnelEnd {
     Total,
     /// The grant ended.
     GrantEnded,
-    /// It was cut from outside: logout, revocation, reload, shutdown.
+    /// It was cut from outside: shutdown.
     Cut,
 }
 
@@ -90,8 +90,8 @@ impl Meter {
 }
 
 /// Carries bytes both ways until a side closes, nothing moves for the route's idle time, the grant ends, or `cut`
-/// resolves. To be called once the answer 101 is on its way to the caller.
-pub async fn tunnel(downstream: OnUpgrade, upgrade: Upgrade, cut: impl Future<Output = ()>) -> Tunnelled {
+/// resolves with what ends it. To be called once the answer 101 is on its way to the caller.
+pub async fn tunnel(downstream: OnUpgrade, upgrade: Upgrade, cut: impl Future<Output = TunnelEnd>) -> Tunnelled {
     let Upgrade { upstream, lease, idle, ends } = upgrade;
     let meter = Meter {
         began: Instant::now(),
@@ -101,7 +101,7 @@ pub async fn tunnel(downstream: OnUpgrade, upgrade: Upgrade, cut: impl Future<Ou
     };
     let end = tokio::select! {
         biased;
-        () = cut => TunnelEnd::Cut,
+        end = cut => end,
         end = watch(&meter, idle, ends) => end,
         end = carry(downstream, upstream, &meter) => end,
     };

@@ -7,7 +7,7 @@ use crate::support::{Authority, Browser, Gate, ORIGIN, Provider, RecordingUpstre
 /// How long the first ID token of a session lives.
 const ID_TOKEN_SECONDS: u64 = 6;
 
-async fn signed_in() -> (Provider, RecordingUpstream, RunningGate, Browser) {
+pub(crate) async fn signed_in() -> (Provider, RecordingUpstream, RunningGate, Browser) {
     signed_in_where(json!({})).await
 }
 
@@ -27,7 +27,7 @@ async fn signed_in_where(login: Value) -> (Provider, RecordingUpstream, RunningG
 }
 
 /// Doorward's cookies as a request carries them.
-fn header(cookies: &[Value]) -> String {
+pub(crate) fn header(cookies: &[Value]) -> String {
     let own = cookies.iter().filter(|cookie| cookie["domain"] == crate::support::HOST);
     let pairs = own.map(|cookie| format!("{}={}", cookie["name"].as_str().unwrap(), cookie["value"].as_str().unwrap()));
     pairs.collect::<Vec<_>>().join("; ")

@@ -118,7 +118,7 @@ async fn a_silent_upstream_is_a_timeout_and_an_absent_one_a_bad_gateway() {
     .await;
 }
 
-async fn open_socket(
+pub(crate) async fn open_socket(
     gate: &RunningGate,
     path: &str,
     token: Option<&str>,

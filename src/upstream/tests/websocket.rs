@@ -127,7 +127,10 @@ async fn a_tunnel_ends_with_its_grant() {
 async fn a_tunnel_is_cut_from_outside() {
     let (mut stream, downstream, upgrade, upstream) = opened(ask()).await;
     let (cut, cutting) = oneshot::channel::<()>();
-    let carried = tokio::spawn(tunnel(downstream, upgrade, async move { cutting.await.unwrap() }));
+    let carried = tokio::spawn(tunnel(downstream, upgrade, async move {
+        cutting.await.unwrap();
+        TunnelEnd::Cut
+    }));
     stream.write_all(b"x").await.unwrap();
     stream.read_u8().await.unwrap();
     cut.send(()).unwrap();

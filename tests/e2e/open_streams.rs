@@ -1,0 +1,98 @@
+//! What is open ends when a reload or a logout takes its grant away, and nothing else does.
+
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::BodyExt;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::sessions::{header, signed_in};
+use crate::streaming::open_socket;
+use crate::support::{
+    Authority, Gate, ORIGIN, RecordingUpstream, RunningGate, Script, StaticIssuer, eventually, now, within,
+};
+
+const WRITERS_READ: &str =
+    r#"@id("writers-read") permit(principal in Role::"writer", action in Action::"read", resource);"#;
+
+/// Readers may read, and writers too as long as `policies/more.cedar` is there.
+async fn world() -> (StaticIssuer, RecordingUpstream, RunningGate) {
+    let authority = Authority::new();
+    let issuer = StaticIssuer::start(&authority).await;
+    let upstream = RecordingUpstream::start().await;
+    let gate = Gate::standard(&authority, &issuer, &upstream)
+        .route("things", json!({ "path": "/things/{*rest}", "websocket": true }))
+        .cedar("more.cedar", WRITERS_READ);
+    let gate = gate.start().await;
+    gate.becomes_ready(200).await;
+    (issuer, upstream, gate)
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_a_reload_that_grants_it_no_more_and_another_goes_on() {
+    let (issuer, upstream, gate) = world().await;
+    let mut open = Vec::new();
+    for (path, group) in [("/things/kept", "readers"), ("/things/lost", "writers")] {
+        let (pieces, script) = Script::pieces("text/event-stream");
+        upstream.script(path, script);
+        let token = issuer.token().groups(&[group]).mint();
+        let answer = gate.get(path).bearer(&token).begin().await;
+        assert_eq!(answer.status(), 200, "{path}");
+        open.push((pieces, answer.into_body()));
+    }
+    let (lost_pieces, mut lost) = open.pop().unwrap();
+    let (kept_pieces, mut kept) = open.pop().unwrap();
+    lost_pieces.send("data: 1\n\n".into()).await.unwrap();
+    assert_eq!(within("the event", lost.frame()).await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
+
+    std::fs::remove_file(gate.path("policies/more.cedar")).unwrap();
+    let end = within("the end of the stream", lost.frame()).await;
+    assert!(end.is_some_and(|frame| frame.is_err()), "a stream that was cut must not look whole");
+    within("the upstream to be let go", lost_pieces.closed()).await;
+    let record = gate.only_record_of("/things/lost").await;
+    assert_eq!(record.verdict(), ("allow", "grant_ended"));
+    assert_eq!(record.number("response_bytes"), 9);
+
+    kept_pieces.send("data: 2\n\n".into()).await.unwrap();
+    assert_eq!(within("the event", kept.frame()).await.unwrap().unwrap().into_data().unwrap(), "data: 2\n\n");
+    drop(kept_pieces);
+    assert!(within("the end", kept.frame()).await.is_none());
+    assert_eq!(gate.only_record_of("/things/kept").await.verdict(), ("allow", "ok"));
+}
+
+#[tokio::test]
+async fn a_websocket_ends_with_a_reload_that_grants_it_no_more() {
+    let (issuer, upstream, gate) = world().await;
+    upstream.script("/things/socket", Script::WebSocketEcho);
+    let token = issuer.token().groups(&["writers"]).mint();
+    let mut socket = open_socket(&gate, "/things/socket", Some(&token)).await.unwrap();
+    socket.send(Message::text("still good")).await.unwrap();
+    assert!(within("the echo", socket.next()).await.unwrap().is_ok());
+    std::fs::remove_file(gate.path("policies/more.cedar")).unwrap();
+    within("the end of the socket", async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    gate.audited("the socket", |record| record.is_request_to("/things/socket")).await;
+    assert_eq!(gate.only_record_of("/things/socket").await.verdict(), ("allow", "grant_ended"));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_logout_of_its_session() {
+    let (provider, upstream, gate, mut browser) = signed_in().await;
+    provider.id_tokens_live(300).await;
+    let (pieces, script) = Script::pieces("text/event-stream");
+    upstream.script("/app/events", script);
+    let cookies = header(&browser.cookies().await);
+    let answer = gate.get("/app/events").header("cookie", &cookies).begin().await;
+    assert_eq!(answer.status(), 200);
+    let mut events = answer.into_body();
+    // It was looked at more than once by then.
+    let later = now() + 4;
+    eventually("seconds to pass", || async { (now() > later).then_some(()) }).await;
+    pieces.send("data: 1\n\n".into()).await.unwrap();
+    assert_eq!(within("the event", events.frame()).await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
+
+    let logout = gate.post("/.doorward/logout").header("cookie", &cookies).header("sec-fetch-site", "same-origin");
+    assert_eq!(logout.header("origin", ORIGIN).send().await.status, 303);
+    let end = within("the end of the stream", events.frame()).await;
+    assert!(end.is_some_and(|frame| frame.is_err()), "a stream that was cut must not look whole");
+    within("the upstream to be let go", pieces.closed()).await;
+    assert_eq!(gate.only_record_of("/app/events").await.verdict(), ("allow", "grant_ended"));
+}
