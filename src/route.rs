@@ -103,6 +103,28 @@ pub struct RouteLimits {
     pub idle: Duration,
     /// From the head's arrival to the last byte of the answer; `None` is no limit, for streams.
     pub total: Option<Duration>,
+    /// How many requests may come.
+    pub rates: RouteRates,
+}
+
+/// How many requests of a route may come in a time; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteRates {
+    /// From one address, whoever calls.
+    pub source: Option<Rate>,
+    /// Of one principal.
+    pub principal: Option<Rate>,
+    /// Of all callers together, counting what is granted.
+    pub route: Option<Rate>,
+}
+
+/// A number of requests in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At least one.
+    pub requests: u32,
+    /// The time.
+    pub per: Duration,
 }
 
 impl Default for RouteLimits {
@@ -112,6 +134,7 @@ impl Default for RouteLimits {
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             total: None,
+            rates: RouteRates::default(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Why a request did not pass: the one place that picks a status code.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::audit::Decision;
@@ -55,6 +57,14 @@ pub enum ProxyError {
     /// More requests at once than the limit.
     #[error("too many requests at once")]
     Overloaded,
+    /// More requests in a time than the route's rate.
+    #[error("the rate of the {by} is used up")]
+    RateLimited {
+        /// Whose rate.
+        by: &'static str,
+        /// When the next one may come.
+        wait: Duration,
+    },
     /// A fault of ours.
     #[error("the request could not be served: {0}")]
     Internal(&'static str),
@@ -117,6 +127,7 @@ impl ProxyError {
                 FailureClass::GrantEnded => StatusCode::UNAUTHORIZED,
             },
             Self::Credential(_) | Self::AuditFull | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -138,6 +149,7 @@ impl ProxyError {
             Self::Upstream(error) => error.code(),
             Self::AuditFull => "audit_queue_full",
             Self::Overloaded => "overloaded",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Internal(_) => "internal_error",
         }
     }
@@ -168,8 +180,18 @@ impl ProxyError {
             Self::Credential(_) => "The credential for the service behind cannot be had at the moment. Try again.",
             Self::Upstream(_) => "The service behind did not answer as it should.",
             Self::AuditFull | Self::Overloaded => "Too many requests at the moment. Try again.",
+            Self::RateLimited { .. } => "More requests came than this address takes in the time. Try again later.",
             Self::Internal(_) => "The request could not be served.",
         }
+    }
+
+    /// When to try again, where that can help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::RateLimited { wait, .. } = self {
+            return Some(*wait);
+        }
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1))
     }
 
     /// What the audit record says was decided.
@@ -188,6 +210,7 @@ impl ProxyError {
             | Self::Denied(_)
             | Self::AuditFull
             | Self::Overloaded
+            | Self::RateLimited { .. }
             | Self::Internal(_) => Decision::Deny,
         }
     }
@@ -202,7 +225,8 @@ impl ProxyError {
             | Self::BodyTooLarge
             | Self::BodyOutgrew
             | Self::TooManyFields
-            | Self::UpgradeRefused => Outcome::Rejected,
+            | Self::UpgradeRefused
+            | Self::RateLimited { .. } => Outcome::Rejected,
             Self::Identity(_) | Self::Denied(_) | Self::CertificateBarred => Outcome::Denied,
             Self::Credential(_) | Self::Upstream(_) | Self::AuditFull | Self::Overloaded | Self::Internal(_) => {
                 Outcome::Failed

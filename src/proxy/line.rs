@@ -10,6 +10,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::assumption;
 use super::exchange::{Exchange, Tunnel};
+use super::rates::Counted;
 use super::respond::{asks_for_websocket, keep_from_caches, login_reason};
 use super::{Arrival, Proxy, ProxyError, ServedRoute};
 use crate::audit::Decision;
@@ -41,6 +42,8 @@ impl Proxy {
         exchange.entry.route = Some(route.clone());
         matched.target.path().clone_into(&mut exchange.entry.path);
         check_limits(&body, &route)?;
+        let (rates, source) = (route.limits.rates, arrival.downstream.address);
+        self.rates.take(&route, rates.source, || Counted::source(source), exchange.started)?;
 
         match self.grant(arrival, &matched, parts, exchange).await {
             Ok((grant, shown)) => {
@@ -105,9 +108,12 @@ impl Proxy {
             return Err(IdentityError::StepUp.into());
         }
 
+        let rates = route.limits.rates;
+        self.rates.take(route, rates.principal, || Counted::Principal(principal.id().clone()), exchange.started)?;
         let judged = policies.authorize(&principal, &facts);
         exchange.note(Step::Authorize, began);
         let grant = judged?;
+        self.rates.take(route, rates.route, || Counted::Route, exchange.started)?;
         exchange.entry.decision = Decision::Allow;
         exchange.entry.roles = grant.roles().clone();
         exchange.entry.policy_ids = grant.policy_ids().clone();

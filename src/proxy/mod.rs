@@ -13,6 +13,8 @@ mod ids;
 
 mod line;
 
+mod rates;
+
 mod respond;
 
 mod snapshot;
@@ -43,6 +45,7 @@ use crate::telemetry::{Metrics, Outcome};
 use crate::upstream::{self, TraceContext, TunnelEnd};
 
 use exchange::{Exchange, RecordedBody, Tunnel};
+use rates::Rates;
 use respond::{Audience, Refusal};
 use streams::{OpenStreams, StreamGuard};
 
@@ -76,6 +79,7 @@ pub struct Proxy {
     permits: Arc<Semaphore>,
     tunnels: TaskTracker,
     streams: Arc<OpenStreams>,
+    rates: Rates,
 }
 
 /// One request on its way, before it has a route.
@@ -93,7 +97,7 @@ impl Proxy {
     #[must_use]
     pub fn new(parts: ProxyParts) -> Self {
         let permits = Arc::new(Semaphore::new(parts.concurrent_requests.min(Semaphore::MAX_PERMITS)));
-        Self { parts, permits, tunnels: TaskTracker::new(), streams: Arc::default() }
+        Self { parts, permits, tunnels: TaskTracker::new(), streams: Arc::default(), rates: Rates::default() }
     }
 
     /// The counters, for whoever catches a panic of the line.

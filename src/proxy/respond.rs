@@ -72,8 +72,10 @@ pub(super) fn refuse(refusal: &Refusal<'_>) -> Response<Body> {
     if let Some(challenge) = challenge(refusal) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(wait) = error.retry_after() {
+        // Whole seconds (RFC 9110 section 10.2.3), and never too early.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if error.status() == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"));
@@ -107,7 +109,7 @@ fn grpc(refusal: &Refusal<'_>) -> Response<Body> {
         StatusCode::UNAUTHORIZED => "16",
         StatusCode::FORBIDDEN => "7",
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "12",
-        StatusCode::PAYLOAD_TOO_LARGE => "8",
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => "8",
         StatusCode::GATEWAY_TIMEOUT => "4",
         StatusCode::INTERNAL_SERVER_ERROR => "13",
         _ => "14",

@@ -183,3 +183,72 @@ async fn a_connection_that_never_shakes_hands_is_hung_up_on() {
     })
     .await;
 }
+
+/// Three requests an hour: what a test sends in a few seconds uses it up.
+const THREE: &str = r#"{ "requests": 3, "per": "1h" }"#;
+
+async fn with_rate(of: &str) -> World {
+    let three: serde_json::Value = serde_json::from_str(THREE).unwrap();
+    World::start(|gate| {
+        let rate = json!({ of: three });
+        gate.route("things", json!({ "path": "/things/{*rest}", "limits": { "rate": rate } }))
+            .route("other", json!({ "path": "/other/{*rest}" }))
+            .config(json!({ "trusted_proxies": ["127.0.0.1/32"] }))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_principal_beyond_its_rate_is_told_when_to_come_again_and_others_are_served() {
+    let world = with_rate("principal").await;
+    let (one, other) = (world.issuer.token().subject("one").mint(), world.issuer.token().subject("other").mint());
+    for number in 0..3 {
+        assert_eq!(world.gate.get(&format!("/things/{number}")).bearer(&one).send().await.status, 200);
+    }
+    let refused = world.gate.get("/things/fourth").bearer(&one).send().await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (429, &json!("rate_limited")));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1100..=1200).contains(&wait), "a third of an hour, less what passed since: {wait}");
+    assert_eq!(world.gate.get("/things/other").bearer(&other).send().await.status, 200);
+    assert_eq!(world.gate.get("/other/1").bearer(&one).send().await.status, 200, "another route has no rate");
+    assert_eq!(world.upstream.received().len(), 5);
+    let record = world.gate.only_record_of("/things/fourth").await;
+    assert_eq!(record.verdict(), ("deny", "rate_limited"));
+    assert_eq!(
+        (record.text("detail"), record.text("principal.subject")),
+        ("the rate of the principal is used up", "one")
+    );
+}
+
+#[tokio::test]
+async fn a_source_beyond_its_rate_is_refused_before_it_is_asked_who_it_is() {
+    let world = with_rate("source").await;
+    let from = |address: &str| world.gate.get("/things/1").header("x-forwarded-for", address);
+    for _ in 0..3 {
+        assert_eq!(from("203.0.113.1").bearer("no token").send().await.status, 401);
+    }
+    let good = world.token();
+    assert_eq!(from("203.0.113.1").bearer(&good).send().await.status, 429);
+    assert_eq!(from("203.0.113.2").bearer(&good).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_routes_rate_is_used_up_by_who_is_let_in_alone_and_outlives_a_reload() {
+    let world = with_rate("route").await;
+    let good = world.token();
+    for _ in 0..5 {
+        assert_eq!(world.gate.get("/things/1").bearer("no token").send().await.status, 401);
+    }
+    for _ in 0..3 {
+        assert_eq!(world.gate.get("/things/1").bearer(&good).send().await.status, 200);
+    }
+    assert_eq!(world.gate.get("/things/1").bearer(&good).send().await.status, 429);
+    let rules = world.gate.read("policies/rules.cedar");
+    world.gate.write("policies/rules.cedar", &format!("{rules}\n// more\n"));
+    let loads = || async {
+        let loaded = world.gate.audit().iter().filter(|record| record.event() == "config.loaded").count();
+        (loaded > 1).then_some(())
+    };
+    eventually("the reload", loads).await;
+    assert_eq!(world.gate.get("/things/1").bearer(&good).send().await.status, 429);
+}

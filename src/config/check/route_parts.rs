@@ -9,7 +9,7 @@ use super::desk::Scope;
 use super::{issuers, text};
 use crate::config::placed::Placed;
 use crate::config::raw;
-use crate::route::{IdentityHeaders, LoginRequirement, PathMode, RouteLimits};
+use crate::route::{IdentityHeaders, LoginRequirement, PathMode, Rate, RouteLimits, RouteRates};
 
 /// Whether requests can have the path, and it is not Doorward's own; tells a fault when not.
 pub(super) fn path(scope: &Scope<'_>, path: &Placed<String>, mode: &PathMode) -> bool {
@@ -124,7 +124,8 @@ pub(super) fn identity_headers(scope: &Scope<'_>, raw: &raw::IdentityHeaders) ->
     }
 }
 
-pub(super) fn limits(scope: &Scope<'_>, raw: Option<&raw::RouteLimits>) -> RouteLimits {
+/// `is_public` is: no caller has a name.
+pub(super) fn limits(scope: &Scope<'_>, raw: Option<&raw::RouteLimits>, is_public: bool) -> RouteLimits {
     let defaults = RouteLimits::default();
     let Some(raw) = raw else { return defaults };
     RouteLimits {
@@ -132,5 +133,20 @@ pub(super) fn limits(scope: &Scope<'_>, raw: Option<&raw::RouteLimits>) -> Route
         first_byte: scope.duration(raw.first_byte.as_ref(), defaults.first_byte),
         idle: scope.duration(raw.idle.as_ref(), defaults.idle),
         total: raw.total.as_ref().map(|text| scope.duration(Some(text), defaults.first_byte)),
+        rates: raw.rate.as_ref().map(|raw| rates(scope, raw, is_public)).unwrap_or_default(),
     }
+}
+
+fn rates(scope: &Scope<'_>, raw: &raw::RouteRates, is_public: bool) -> RouteRates {
+    const MOST: u32 = 1_000_000;
+    let one = |raw: &Option<Placed<raw::Rate>>| {
+        let raw = raw.as_ref()?;
+        let per = scope.duration(Some(&raw.per), Duration::from_secs(1));
+        Some(Rate { requests: scope.count(Some(&raw.requests), 1, MOST), per })
+    };
+    if let Some(principal) = raw.principal.as_ref().filter(|_| is_public) {
+        let message = "a rate of each principal, on a route where nobody has to say who calls";
+        scope.refuse("rate_of_nobody", principal.place, message, "write `source` instead of `principal`");
+    }
+    RouteRates { source: one(&raw.source), principal: one(&raw.principal), route: one(&raw.route) }
 }

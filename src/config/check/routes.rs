@@ -132,7 +132,7 @@ impl<'a> Routes<'a> {
             pass_cookies: raw.pass_cookies.as_ref().map(|reasoned| scope.reason(reasoned)),
             websocket: raw.websocket.unwrap_or(false),
             identity_headers,
-            limits: route_parts::limits(scope, raw.limits.as_ref()),
+            limits: route_parts::limits(scope, raw.limits.as_ref(), raw.public.is_some()),
         };
         let upstream = upstream?;
         let default = || self.origins.get(upstream.as_str()).filter(|_| upstream_is_known).cloned();

@@ -22,7 +22,9 @@ pub use listeners::{
     ClientCertificateMode, ClientCertificates, Limits, Listener, ListenerTls, ProxyProtocol, ServerCertificate,
 };
 pub use roles::{Role, Trust};
-pub use routes::{Accept, Evidence, IdentityHeaders, Origins, PathMode, Route, RouteLimits, RouteLogin};
+pub use routes::{
+    Accept, Evidence, IdentityHeaders, Origins, PathMode, Rate, Route, RouteLimits, RouteLogin, RouteRates,
+};
 pub use upstreams::{Ejection, Protocol, Upstream, UpstreamTimeouts, UpstreamTls};
 
 use std::borrow::Cow;

@@ -131,4 +131,28 @@ pub struct RouteLimits {
     pub idle: Option<Placed<DurationText>>,
     /// From the request's head to the answer's last byte. Default none, for streams.
     pub total: Option<Placed<DurationText>>,
+    /// How many requests may come; each process counts for itself. Default any number.
+    pub rate: Option<RouteRates>,
+}
+
+/// How many requests may come: a whole rate at once, and then one at each even step of it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteRates {
+    /// From one address (of IPv6, one /64), whoever calls; refused requests count too.
+    pub source: Option<Placed<Rate>>,
+    /// Of one principal; denied requests count too.
+    pub principal: Option<Placed<Rate>>,
+    /// Of all callers together, counting what is granted.
+    pub route: Option<Placed<Rate>>,
+}
+
+/// A number of requests in a time.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many, from 1 to 1000000.
+    pub requests: Placed<u64>,
+    /// In which time, such as `1s` or `1m`.
+    pub per: Placed<DurationText>,
 }

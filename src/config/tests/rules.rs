@@ -450,3 +450,36 @@ fn a_credential_never_writes_over_a_header_of_its_route() {
         assert_eq!(world.told(), [told], "a default name counts as a written one");
     }
 }
+
+#[test]
+fn a_rate_is_a_number_in_a_time_of_somebody_with_a_name() {
+    let limits = "limits: { body: 10MiB, idle: 60s }";
+    let with = |rate: &str| format!("limits: {{ rate: {rate} }}");
+    let good = with(
+        "{ source: { requests: 5, per: 1s }, principal: { requests: 1, per: 1m }, route: { requests: 9, per: 1h } }",
+    );
+    assert!(World::with("policies/rules.yaml", limits, &good).load().is_ok());
+    for (rate, place, message, help) in [
+        (
+            "{ source: { requests: 0, per: 1s } }",
+            "28:43 count",
+            "`0` is out of range",
+            "give a number from 1 to 1000000",
+        ),
+        (
+            "{ source: { requests: 5, per: 0s } }",
+            "28:51 zero",
+            "the duration is zero",
+            "give it a length, such as `30s`",
+        ),
+    ] {
+        spoiled(limits, &with(rate), place, message, help);
+    }
+    spoiled(
+        "public: { reason: \"the company's front page\" }",
+        "public: { reason: the front page }\n    limits: { rate: { principal: { requests: 5, per: 1s } } }",
+        "36:34 rate_of_nobody",
+        "a rate of each principal, on a route where nobody has to say who calls",
+        "write `source` instead of `principal`",
+    );
+}

@@ -54,7 +54,13 @@ pub(super) fn route() -> Route {
         pass_cookies: None,
         websocket: false,
         identity_headers: None,
-        limits: RouteLimits { body_bytes: u64::MAX, first_byte: LONG, idle: LONG, total: None },
+        limits: RouteLimits {
+            body_bytes: u64::MAX,
+            first_byte: LONG,
+            idle: LONG,
+            total: None,
+            ..RouteLimits::default()
+        },
     }
 }
 
