@@ -121,3 +121,29 @@ fn every_schema_that_an_example_names_is_made_by_the_commands_beside_it() {
     }
     assert!(named >= 6, "{named} schemas are named");
 }
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    let mut directories = vec![root.join("src"), root.join("tests")];
+    while let Some(directory) = directories.pop() {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() && !path.ends_with("node_modules") {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push((path.clone(), std::fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    let page = read("docs/SECURITY.md");
+    let named: BTreeSet<(&str, &str)> = page.split('`').filter_map(|text| text.split_once("::")).collect();
+    assert!(named.len() > 40, "{named:?}");
+    for (module, test) in named {
+        let is_it = |(path, source): &(std::path::PathBuf, String)| {
+            path.iter().any(|part| Path::new(part).file_stem().is_some_and(|stem| stem == module))
+                && source.contains(&format!("fn {test}("))
+        };
+        assert!(sources.iter().any(is_it), "no test `{module}::{test}`");
+    }
+}
