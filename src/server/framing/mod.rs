@@ -181,8 +181,12 @@ fn chunk_size(line: &[u8]) -> Result<u64, Anomaly> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at(digits);
     let is_extension = extension.is_empty() || extension.starts_with(b";");
-    let is_clean = extension.iter().all(|byte| head::is_field_byte(*byte));
-    if size.is_empty() || size.len() > SIZE_DIGITS || !is_extension || !is_clean || extension.len() > EXTENSION_BYTES {
+    if size.is_empty()
+        || size.len() > SIZE_DIGITS
+        || !is_extension
+        || !head::is_field_text(extension)
+        || extension.len() > EXTENSION_BYTES
+    {
         return Err(Anomaly::Chunk);
     }
     let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
