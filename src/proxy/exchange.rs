@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     pub(super) tunnel: Option<Tunnel>,
     /// The session that the request showed.
     pub(super) shown: Option<ShownSession>,
+    /// Its place among the open streams, once it is one.
+    pub(super) stream: Option<Arc<StreamGuard>>,
     streams: Arc<OpenStreams>,
     metrics: Arc<Metrics>,
     /// What was read of the request's body, where it has one.
@@ -54,6 +56,7 @@ impl Exchange {
             route_metrics: None,
             tunnel: None,
             shown: None,
+            stream: None,
             streams,
             metrics,
             request_bytes: None,
@@ -61,12 +64,12 @@ impl Exchange {
         }
     }
 
-    /// Has what goes on after the answer's head end with its grant. Nothing was granted to a caller who was refused.
-    pub(super) fn stays_open(&mut self) -> Option<StreamGuard> {
-        if self.entry.decision != Decision::Allow {
-            return None;
+    /// Has what goes on after a head end with its grant. Nothing was granted to a caller who was refused.
+    pub(super) fn stays_open(&mut self) {
+        if self.stream.is_none() && self.entry.decision == Decision::Allow {
+            let is_tunnel = self.tunnel.is_some();
+            self.stream = self.streams.enter(&self.entry, self.shown.take(), is_tunnel).map(Arc::new);
         }
-        self.streams.enter(&self.entry, self.shown.take(), self.tunnel.is_some())
     }
 
     /// Counts among the requests at once until it is settled: its answer's body and its tunnel are part of it.
@@ -92,6 +95,8 @@ impl Exchange {
 
     /// Puts a refusal on record, with every field that an allow has.
     pub(super) fn refused(&mut self, error: &ProxyError) {
+        // What tells the caller so is no part of what was granted.
+        self.stream = None;
         self.outcome = error.outcome();
         self.entry.decision = error.decision();
         self.entry.code = error.code();
@@ -108,8 +113,9 @@ impl Exchange {
         if body.is_end_stream() {
             return body;
         }
+        self.stays_open();
         let bytes = self.request_bytes.get_or_insert_default().clone();
-        Body::new(Counted { inner: body, bytes, limit_bytes })
+        Body::new(Counted { inner: body, bytes, limit_bytes, stream: self.stream.clone() })
     }
 }
 
@@ -150,6 +156,7 @@ struct Counted {
     inner: Body,
     bytes: Arc<AtomicU64>,
     limit_bytes: u64,
+    stream: Option<Arc<StreamGuard>>,
 }
 
 impl HttpBody for Counted {
@@ -157,6 +164,9 @@ impl HttpBody for Counted {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.stream.as_ref().is_some_and(|stream| stream.poll_request_cut(context).is_ready()) {
+            return Poll::Ready(Some(Err(StreamError::GrantEnded.into())));
+        }
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
@@ -184,8 +194,6 @@ pub(super) struct RecordedBody {
     inner: Body,
     /// `None` once it is settled.
     exchange: Option<Exchange>,
-    /// Its place among the open streams, once it is one.
-    stream: Option<StreamGuard>,
 }
 
 impl RecordedBody {
@@ -195,12 +203,12 @@ impl RecordedBody {
         if bodiless || body.is_end_stream() {
             return body;
         }
-        Body::new(Self { inner: body, exchange: Some(exchange), stream: None })
+        Body::new(Self { inner: body, exchange: Some(exchange) })
     }
 
     /// The next frame, or the end of the grant where that comes first.
     fn poll_granted(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.stream.as_ref().is_some_and(StreamGuard::is_cut) {
+        if self.stream().is_some_and(StreamGuard::is_cut) {
             // What the upstream still sends is for nobody.
             self.inner = body::empty();
             return Poll::Ready(Some(Err(StreamError::GrantEnded.into())));
@@ -211,15 +219,17 @@ impl RecordedBody {
             Poll::Ready(Some(Ok(frame))) => frame.is_data() && !self.inner.is_end_stream(),
             Poll::Ready(_) => false,
         };
-        if has_more && self.stream.is_none() {
-            self.stream = self.exchange.as_mut().and_then(Exchange::stays_open);
+        if let Some(exchange) = self.exchange.as_mut().filter(|_| has_more) {
+            exchange.stays_open();
         }
-        if let (Poll::Pending, Some(stream)) = (&polled, &self.stream)
-            && stream.poll_cut(context).is_ready()
-        {
+        if polled.is_pending() && self.stream().is_some_and(|stream| stream.poll_cut(context).is_ready()) {
             return self.poll_granted(context);
         }
         polled
+    }
+
+    fn stream(&self) -> Option<&StreamGuard> {
+        self.exchange.as_ref()?.stream.as_deref()
     }
 }
 
@@ -230,7 +240,7 @@ impl HttpBody for RecordedBody {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = self.poll_granted(context);
         let Poll::Ready(next) = &polled else { return polled };
-        let Self { inner, exchange, stream } = &mut *self;
+        let Self { inner, exchange } = &mut *self;
         if let Some(Exchange { entry, outcome, .. }) = exchange {
             match next {
                 Some(Ok(frame)) => {
@@ -247,7 +257,7 @@ impl HttpBody for RecordedBody {
         // Trailers are the last frame, and whoever reads them asks for no other.
         let goes_on = matches!(next, Some(Ok(frame)) if frame.is_data() && !inner.is_end_stream());
         if !goes_on {
-            (*exchange, *stream) = (None, None);
+            *exchange = None;
         }
         polled
     }

@@ -47,6 +47,7 @@ impl Proxy {
 
         match self.grant(arrival, &matched, parts, exchange).await {
             Ok((grant, shown)) => {
+                self.rates.take(&route, rates.route, || Counted::Route, exchange.started)?;
                 exchange.shown.clone_from(&shown);
                 let mut response = self.send(arrival, &matched, served, &grant, parts, body, exchange).await?;
                 // Asked now: since the request the session may have ended, or made way for a newer one.
@@ -113,7 +114,6 @@ impl Proxy {
         let judged = policies.authorize(&principal, &facts);
         exchange.note(Step::Authorize, began);
         let grant = judged?;
-        self.rates.take(route, rates.route, || Counted::Route, exchange.started)?;
         exchange.entry.decision = Decision::Allow;
         exchange.entry.roles = grant.roles().clone();
         exchange.entry.policy_ids = grant.policy_ids().clone();

@@ -47,7 +47,7 @@ use crate::upstream::{self, TraceContext, TunnelEnd};
 use exchange::{Exchange, RecordedBody, Tunnel};
 use rates::Rates;
 use respond::{Audience, Refusal};
-use streams::{OpenStreams, StreamGuard};
+use streams::OpenStreams;
 
 /// Everything under this path belongs to Doorward on every host.
 pub const RESERVED: &str = "/.doorward";
@@ -160,10 +160,12 @@ impl Proxy {
         });
         exchange.entry.status = response.status().as_u16();
         response.headers_mut().insert(respond::REQUEST_ID, respond::request_id_header(&request_id));
-        let stream = if exchange.tunnel.is_some() { exchange.stays_open() } else { None };
+        if exchange.tunnel.is_some() {
+            exchange.stays_open();
+        }
         match exchange.tunnel.take() {
             Some(tunnel) => {
-                self.open(tunnel, stream, exchange);
+                self.open(tunnel, exchange);
                 response
             }
             None => {
@@ -185,8 +187,8 @@ impl Proxy {
     }
 
     /// Carries bytes both ways after a `101`, in a task that the drain waits for.
-    fn open(&self, tunnel: Tunnel, stream: Option<StreamGuard>, mut exchange: Exchange) {
-        let shutdown = self.parts.shutdown.clone();
+    fn open(&self, tunnel: Tunnel, mut exchange: Exchange) {
+        let (shutdown, stream) = (self.parts.shutdown.clone(), exchange.stream.clone());
         self.tunnels.spawn(async move {
             let revoked = async {
                 match &stream {

@@ -78,14 +78,17 @@ impl Rates {
         let spread = spread.unwrap_or_default();
         let now = nanos(now.saturating_duration_since(self.began));
         let (step, most) = (nanos(rate.per) / u64::from(rate.requests.max(1)), nanos(rate.per));
-        let next = |until: u64| until.max(now).saturating_add(step);
-        let taken = spread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
-            Some(next(until)).filter(|next| next.saturating_sub(now) <= most)
+        let end = now.saturating_add(most);
+        // No further ahead than this rate lets it be: it may have been another before a reload.
+        let next = |until: u64| until.clamp(now, end).saturating_add(step);
+        let counted = spread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
+            Some(if next(until) <= end { next(until) } else { until.min(end) })
         });
-        taken.map(|_| ()).map_err(|until| {
-            let wait = Duration::from_nanos(next(until).saturating_sub(now).saturating_sub(most));
-            ProxyError::RateLimited { by, wait }
-        })
+        let until = counted.unwrap_or_else(|until| until);
+        if next(until) <= end {
+            return Ok(());
+        }
+        Err(ProxyError::RateLimited { by, wait: Duration::from_nanos(next(until).saturating_sub(end)) })
     }
 }
 
@@ -125,6 +128,17 @@ mod tests {
         assert_eq!(come(&rates, &source(), 1, millis(100)), (1, Some(millis(100))));
         assert_eq!(come(&rates, &source(), 20, millis(450)), (3, Some(millis(50))));
         assert_eq!(come(&rates, &source(), 20, millis(60_000)), (10, Some(millis(100))), "no more for waiting longer");
+    }
+
+    #[test]
+    fn a_shorter_rate_after_a_reload_holds_at_once() {
+        let rates = Rates::default();
+        let hourly = Some(Rate { requests: 10, per: Duration::from_secs(3600) });
+        for _ in 0..10 {
+            rates.take(&route(), hourly, source, rates.began).unwrap();
+        }
+        assert_eq!(come(&rates, &source(), 20, Duration::ZERO), (0, Some(Duration::from_millis(100))));
+        assert_eq!(come(&rates, &source(), 20, Duration::from_secs(1)).0, 10);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answers that are still being sent, tunnels too, and whether they are still granted.
+//! Bodies that are still being sent, either way, and tunnels, and whether they are still granted.
 //!
 //! A request takes one snapshot and keeps it, but what a logout or a reload takes away must end what is open. One task
 //! looks at all open streams every second, so none has a timer for it: at a session that ended, and, where another
@@ -48,6 +48,7 @@ struct OpenStream {
     judged: Mutex<Judged>,
     cut: AtomicBool,
     reader: AtomicWaker,
+    writer: AtomicWaker,
 }
 
 /// By which snapshot a stream was judged last, and when its grant ends by that.
@@ -58,17 +59,21 @@ struct Judged {
 }
 
 impl OpenStreams {
-    /// Enters the stream of a request on record; `None` where it was not granted to anybody.
+    /// Enters the stream of a request on record; `None` where it was granted to nobody in particular, as a preflight is.
     pub(super) fn enter(
         self: &Arc<Self>,
         record: &RequestRecord,
         shown: Option<ShownSession>,
         is_tunnel: bool,
     ) -> Option<StreamGuard> {
+        let (principal, route) = (record.principal.clone()?, record.route.clone()?);
+        if !accepts(&route, &principal) {
+            return None;
+        }
         let stream = Arc::new(OpenStream {
             request_id: record.request_id.clone(),
-            principal: record.principal.clone()?,
-            route: record.route.clone()?,
+            principal,
+            route,
             method: record.method.clone(),
             host: record.host.clone(),
             path: record.path.clone(),
@@ -78,6 +83,7 @@ impl OpenStreams {
             judged: Mutex::new(Judged { snapshot: record.snapshot.clone(), ends_at: None }),
             cut: AtomicBool::new(false),
             reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.open.insert(id, stream.clone());
@@ -92,6 +98,7 @@ impl OpenStreams {
             if !stream.stands(snapshot, audit, now) {
                 stream.cut.store(true, Ordering::Release);
                 stream.reader.wake();
+                stream.writer.wake();
             }
         }
     }
@@ -151,9 +158,18 @@ pub(super) struct StreamGuard {
 }
 
 impl StreamGuard {
-    /// Ready once the stream is to end; wakes the latest who asked.
+    /// Ready once the stream is to end; wakes whoever waits for the answer.
     pub(super) fn poll_cut(&self, context: &Context<'_>) -> Poll<()> {
-        self.stream.reader.register(context.waker());
+        self.poll(&self.stream.reader, context)
+    }
+
+    /// As [`StreamGuard::poll_cut`], for whoever waits for the request's body.
+    pub(super) fn poll_request_cut(&self, context: &Context<'_>) -> Poll<()> {
+        self.poll(&self.stream.writer, context)
+    }
+
+    fn poll(&self, waker: &AtomicWaker, context: &Context<'_>) -> Poll<()> {
+        waker.register(context.waker());
         if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
     }
 

@@ -170,6 +170,7 @@ impl Attempt<'_> {
             *request.version_mut() = Version::HTTP_2;
             request.headers_mut().remove(header::HOST);
             request.headers_mut().remove(header::CONNECTION);
+            request.headers_mut().remove(header::TRANSFER_ENCODING);
             return Ok(());
         }
         // Only a request that was meant for HTTP/2 before says more than its path.
@@ -182,7 +183,12 @@ impl Attempt<'_> {
             Some(authority) => HeaderValue::from_str(authority.as_str())
                 .map_err(|_| UpstreamError::Request("its host cannot be written"))?,
         };
+        let has_body = !request.body().is_none();
         let headers = request.headers_mut();
+        if has_body && !headers.contains_key(header::CONTENT_LENGTH) {
+            // hyper gives a GET, a HEAD and some others no framing by itself, and drops their body.
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         headers.insert(header::HOST, host);
         if self.upgrade {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

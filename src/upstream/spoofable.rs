@@ -5,45 +5,67 @@
 //! take applications' own headers along (`X-Goog-Api-Key` is a caller's credential for a Google API).
 
 /// Beginnings of names, without the `x-` before them; sorted, and none begins with another.
-const X_FAMILIES: [&str; 24] = [
+const X_FAMILIES: [&str; 32] = [
+    "amzn-mtls",           // AWS Application Load Balancer
     "amzn-oidc",           // AWS Application Load Balancer
+    "apigateway",          // Google API Gateway
+    "appengine",           // Google App Engine
+    "arr-",                // Azure App Service
     "auth-request",        // oauth2-proxy, ingress-nginx
     "authenticated",       // X-Authenticated-User, -Groups, -UserId: Spring, APISIX, Tyk
     "authentik",           // authentik
+    "azure-",              // Azure Front Door
     "client-cert",         // NGINX, Traefik, Azure
     "client-dn",           // Apache, F5
     "client-verify",       // NGINX
     "consumer-",           // Kong
     "doorward",            // Doorward
+    "endpoint-api",        // Google Cloud Endpoints
     "envoy",               // Envoy
     "forwarded",           // everybody
     "goog-authenticated",  // Google IAP
     "goog-iap",            // Google IAP
     "ms-client-principal", // Azure App Service
     "ms-token",            // Azure App Service
+    "nf-client",           // Netlify
     "original",            // NGINX, Azure, IIS
     "pomerium",            // Pomerium
     "remote-",             // Kubernetes' front proxy: X-Remote-User, -Group, -Extra-…
     "rewrite",             // IIS
     "ssl",                 // HAProxy, NGINX
     "tls-client",          // Kong, NGINX
+    "vercel-",             // Vercel
     "vouch",               // Vouch
     "webauth",             // Grafana
     "wso2",                // WSO2
 ];
 
 /// Beginnings of other names, likewise.
-const FAMILIES: [&str; 10] = [
-    "cf-access",      // Cloudflare Access
-    "cf-connecting",  // Cloudflare
-    "client-cert",    // RFC 9440
-    "impersonate",    // Kubernetes' API server
-    "oidc-claim",     // mod_auth_openidc
-    "remote-",        // CGI: Remote-User, -Groups, -Email, -Name, -Addr
-    "ssl-client",     // Apache, ingress-nginx
-    "tailscale-user", // Tailscale Serve
-    "true-client",    // Akamai
-    "wl-proxy",       // WebLogic
+const FAMILIES: [&str; 24] = [
+    "cas-user",          // mod_auth_cas
+    "cf-access",         // Cloudflare Access
+    "cf-connecting",     // Cloudflare
+    "client-cert",       // RFC 9440
+    "client-ip",         // whoever asks for the old name
+    "cloudfront-viewer", // Amazon CloudFront
+    "do-connecting",     // DigitalOcean
+    "fly-client",        // Fly.io
+    "impersonate",       // Kubernetes' API server
+    "incap-client",      // Imperva
+    "iv-",               // IBM WebSEAL: iv-user, -groups, -creds
+    "mellon-",           // mod_auth_mellon
+    "ngrok-auth",        // ngrok
+    "oam-remote",        // Oracle Access Manager
+    "oidc-",             // mod_auth_openidc
+    "remote-",           // CGI: Remote-User, -Groups, -Email, -Name, -Addr
+    "shib-",             // Shibboleth
+    "sm-user",           // SiteMinder
+    "smuser",            // SiteMinder
+    "ssl-client",        // Apache, ingress-nginx
+    "tailscale-user",    // Tailscale Serve
+    "teleport-jwt",      // Teleport
+    "true-client",       // Akamai
+    "wl-proxy",          // WebLogic
 ];
 
 /// Whether `normal`, a name in normal form, tells an upstream what Doorward alone may tell it.
@@ -51,7 +73,8 @@ pub(super) fn is_spoofable(normal: &str) -> bool {
     if let Some(rest) = normal.strip_prefix("x-") {
         return is_of(&X_FAMILIES, rest) || is_spoofable_x(rest);
     }
-    matches!(normal, "forwarded" | "traceparent" | "front-end-https" | "fastly-client-ip") || is_of(&FAMILIES, normal)
+    matches!(normal, "forwarded" | "traceparent" | "front-end-https" | "fastly-client-ip" | "eppn")
+        || is_of(&FAMILIES, normal)
 }
 
 /// Whether `name` begins with one of `families`: if any, then with the last one that sorts before it.
@@ -72,18 +95,30 @@ fn is_spoofable_x(rest: &str) -> bool {
             | "auth-user"
             | "auth-username"
             | "client-ip"
+            | "clientip"
             | "cluster-client-ip"
             | "credential-identifier"
+            | "email"
+            | "groups"
             | "host"
             | "http-method"
             | "http-method-override"
             | "jwt-assertion"
+            | "jwt-payload"
             | "method-override"
+            | "originating-ip"
             | "real-ip"
+            | "remoteuser"
             | "request-id"
+            | "roles"
             | "scheme"
             | "url-scheme"
             | "user"
+            | "user-email"
+            | "user-groups"
+            | "user-id"
+            | "user-name"
+            | "user-roles"
             | "userinfo"
             | "username"
     )
@@ -168,7 +203,6 @@ mod tests {
             "x-goog-api-key",
             "x-requested-with",
             "x-user-agent",
-            "x-user-id",
         ] {
             assert!(!is_spoofable(name), "{name}");
         }

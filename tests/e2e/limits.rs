@@ -252,3 +252,18 @@ async fn a_routes_rate_is_used_up_by_who_is_let_in_alone_and_outlives_a_reload()
     eventually("the reload", loads).await;
     assert_eq!(world.gate.get("/things/1").bearer(&good).send().await.status, 429);
 }
+
+#[tokio::test]
+async fn preflights_are_counted_by_a_routes_rate() {
+    let three: serde_json::Value = serde_json::from_str(THREE).unwrap();
+    let origin = "https://app.example.test";
+    let route = json!({
+        "path": "/things/{*rest}", "cors": { "origins": [origin] }, "limits": { "rate": { "route": three } },
+    });
+    let world = World::start(|gate| gate.route("things", route)).await;
+    for expected in [200, 200, 200, 429] {
+        let preflight = world.gate.request(http::Method::OPTIONS, "/things/1").header("origin", origin);
+        let answer = preflight.header("access-control-request-method", "GET").send().await;
+        assert_eq!(answer.status, expected);
+    }
+}

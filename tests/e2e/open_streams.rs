@@ -96,3 +96,27 @@ async fn a_stream_ends_with_the_logout_of_its_session() {
     within("the upstream to be let go", pieces.closed()).await;
     assert_eq!(gate.only_record_of("/app/events").await.verdict(), ("allow", "grant_ended"));
 }
+
+#[tokio::test]
+async fn an_upload_ends_with_a_reload_that_grants_it_no_more() {
+    let (issuer, upstream, gate) = world().await;
+    let token = issuer.token().groups(&["writers"]).mint();
+    let mut connection = gate.raw().await;
+    let head = format!(
+        "POST /things/upload HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    );
+    connection.send(head).await;
+    let rules = gate.read("policies/rules.cedar");
+    assert!(rules.contains("writers-write"));
+    upstream.receives("the upload to begin", |received| received.target == "/things/upload").await;
+    gate.write(
+        "policies/rules.cedar",
+        &rules.replace("permit(principal in Role::\"writer\"", "forbid(principal in Role::\"writer\""),
+    );
+    let answer = Box::pin(within("the end of the upload", connection.answer())).await;
+    assert_eq!(answer.map(|answer| answer.status), Some(401));
+    let record = gate.audited("the upload", |record| record.is_request_to("/things/upload")).await;
+    assert_eq!(record.text("code"), "grant_ended");
+    assert!(upstream.received().iter().all(|received| !received.complete));
+}

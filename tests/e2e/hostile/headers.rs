@@ -136,7 +136,7 @@ async fn forwarded_headers_from_a_stranger_are_never_believed_nor_passed_on() {
 }
 
 /// Names by which balancers, TLS ends, content networks and rewriters speak to upstreams about a request.
-const SPOKEN_BY_OTHERS: [&str; 62] = [
+const SPOKEN_BY_OTHERS: [&str; 92] = [
     "Forwarded",
     "X-Forwarded",
     "X-Forwarded-For",
@@ -199,6 +199,36 @@ const SPOKEN_BY_OTHERS: [&str; 62] = [
     "X-Scheme",
     "Impersonate-User",
     "Impersonate-Group",
+    "X-Amzn-Mtls-Clientcert-Subject",
+    "X-Apigateway-Api-Userinfo",
+    "X-Endpoint-API-UserInfo",
+    "X-Appengine-User-Email",
+    "X-ARR-ClientCert",
+    "X-Azure-ClientIP",
+    "SM_USER",
+    "SMUSER",
+    "iv-user",
+    "OAM_REMOTE_USER",
+    "Teleport-Jwt-Assertion",
+    "Ngrok-Auth-User-Email",
+    "Shib-Session-Id",
+    "Eppn",
+    "Mellon-Name-Id",
+    "Cas-User",
+    "OIDC-Access-Token",
+    "Client-IP",
+    "X-Originating-IP",
+    "Fly-Client-IP",
+    "DO-Connecting-IP",
+    "Incap-Client-IP",
+    "CloudFront-Viewer-Address",
+    "X-Vercel-Forwarded-For",
+    "X-Nf-Client-Connection-Ip",
+    "X-User-Email",
+    "X-Email",
+    "X-Groups",
+    "X-RemoteUser",
+    "X-Jwt-Payload",
 ];
 
 #[tokio::test]
