@@ -269,9 +269,7 @@ impl Watched {
     /// Ends what the client says. A head at fault becomes one that hyper refuses in its turn, after what came before; a
     /// body breaks off.
     fn refuse(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        // What came too early for an upgrade was taken for a head, and is lost.
-        let is_http = self.guard.activity().speaks_http1();
-        if self.refused.replace(Refusal::End) == Some(Refusal::Head) && is_http && buffer.remaining() >= NO_HEAD.len() {
+        if self.refused.replace(Refusal::End) == Some(Refusal::Head) && buffer.remaining() >= NO_HEAD.len() {
             buffer.put_slice(NO_HEAD);
             return Ok(());
         }

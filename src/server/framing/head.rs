@@ -17,6 +17,8 @@ pub(super) struct Head {
     is_http10: bool,
     length: Option<u64>,
     is_chunked: bool,
+    /// Whether it asks for another protocol: what comes next may be no HTTP.
+    pub(super) asks_for_upgrade: bool,
 }
 
 impl Head {
@@ -36,7 +38,7 @@ impl Head {
         if !is_token(method) || !is_target {
             return Err(Anomaly::RequestLine);
         }
-        Ok(Self { is_http10, length: None, is_chunked: false })
+        Ok(Self { is_http10, length: None, is_chunked: false, asks_for_upgrade: false })
     }
 
     /// One field line, without its end.
@@ -53,6 +55,8 @@ impl Head {
                 return Err(Anomaly::TransferEncoding);
             }
             self.is_chunked = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.asks_for_upgrade = true;
         }
         Ok(())
     }

@@ -21,7 +21,8 @@ pub(super) struct Refused {
     pub(super) anomaly: Anomaly,
     /// How many of the bytes looked at may pass: those of the messages before.
     pub(super) passed: usize,
-    /// Whether a head is at fault, which hyper has not answered yet; else a body that it is reading.
+    /// Whether a head is at fault, which hyper has not answered yet; else a body that it is reading, or what came before
+    /// the answer to a request for an upgrade, of which nobody can say what it is.
     pub(super) in_head: bool,
 }
 
@@ -39,6 +40,8 @@ pub(super) struct Framing {
     /// Bytes of the head, or of the trailers, so far.
     section_bytes: usize,
     most_section_bytes: usize,
+    /// Whether the request before asked for another protocol.
+    may_be_upgraded: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +63,13 @@ enum State {
 impl Framing {
     /// A reader at the beginning of a connection, whose heads and trailers take at most `most_section_bytes` each.
     pub(super) fn new(most_section_bytes: usize) -> Self {
-        Self { state: State::Between { skipped: false }, line: Vec::new(), section_bytes: 0, most_section_bytes }
+        Self {
+            state: State::Between { skipped: false },
+            line: Vec::new(),
+            section_bytes: 0,
+            most_section_bytes,
+            may_be_upgraded: false,
+        }
     }
 
     /// Looks at the bytes that came after those it has seen.
@@ -76,10 +85,10 @@ impl Framing {
             if matches!(self.state, State::Between { .. }) && self.line.is_empty() {
                 begun = position;
             }
-            let in_head = matches!(self.state, State::Between { .. } | State::Fields(_));
+            let is_head = matches!(self.state, State::Between { .. } | State::Fields(_));
             rest = self.step(rest).map_err(|anomaly| {
-                let passed = if in_head { begun } else { position };
-                Refused { anomaly, passed, in_head }
+                let passed = if is_head { begun } else { position };
+                Refused { anomaly, passed, in_head: is_head && !self.may_be_upgraded }
             })?;
         }
         Ok(())
@@ -142,6 +151,7 @@ impl Framing {
             }
             State::Fields(head) if line.is_empty() => {
                 let body = head.body()?;
+                self.may_be_upgraded = head.asks_for_upgrade;
                 self.section_bytes = 0;
                 self.state = match body {
                     Body::None => State::Between { skipped: false },

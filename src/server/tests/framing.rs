@@ -97,3 +97,16 @@ async fn an_upgraded_stream_carries_any_bytes() {
     drop(stream);
     assert!(world.told.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn bytes_that_come_before_an_upgrade_is_answered_put_none_of_ours_into_it() {
+    let world = World::start(None, patient());
+    let mut stream = world.connect().await;
+    let head = "GET /upgraded HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nearly\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _reset = soon(stream.read_to_end(&mut answer)).await;
+    // The answer may come or not; nothing after it does.
+    assert!(answer.is_empty() || answer.ends_with(b"\r\n\r\n"), "{answer:?}");
+    assert!(!answer.contains(&0), "what the client never sent came back: {answer:?}");
+}
