@@ -5,14 +5,12 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::reload::WRITERS_READ;
 use crate::sessions::{header, signed_in};
 use crate::streaming::open_socket;
 use crate::support::{
     Authority, Gate, ORIGIN, RecordingUpstream, RunningGate, Script, StaticIssuer, eventually, now, within,
 };
-
-const WRITERS_READ: &str =
-    r#"@id("writers-read") permit(principal in Role::"writer", action in Action::"read", resource);"#;
 
 /// Readers may read, and writers too as long as `policies/more.cedar` is there.
 async fn world() -> (StaticIssuer, RecordingUpstream, RunningGate) {

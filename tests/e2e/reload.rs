@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Authority, Gate, RecordingUpstream, RunningGate, StaticIssuer, eventually, within};
 
-const WRITERS_READ: &str =
+pub(crate) const WRITERS_READ: &str =
     r#"@id("writers-read") permit(principal in Role::"writer", action in Action::"read", resource);"#;
 
 async fn world() -> (StaticIssuer, RecordingUpstream, RunningGate) {
