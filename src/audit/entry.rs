@@ -3,9 +3,11 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{OwnedPermit, Sender};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::writer_state::WriterState;
 use super::{AuditEvent, OtherEvent, RequestRecord};
@@ -25,6 +27,20 @@ pub enum WhenFull {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the audit queue is full")]
 pub struct QueueFull;
+
+/// A line that was to be written before something happens was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwritten {
+    /// There was no room for it.
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
+    /// Its destination does not take it, or not in time.
+    #[error("audit records cannot be written")]
+    Stalled,
+}
+
+/// How long somebody waits for a line to be written.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Longest path that a record keeps, bytes: what bounds the memory of a full queue.
 const LONGEST_PATH_BYTES: usize = 8 * 1024;
@@ -78,6 +94,29 @@ impl Audit {
         match self.0.when_full {
             WhenFull::Refuse => Err(QueueFull),
             WhenFull::Count => Ok(()),
+        }
+    }
+
+    /// Hands over an event, and waits until its line is the operating system's: the end of this process cannot lose it
+    /// any more.
+    ///
+    /// # Errors
+    /// [`Unwritten`]: what the event is about must not happen. At once while the destination takes nothing, after two
+    /// seconds at the latest; the line may be written afterwards.
+    pub async fn emit_written(&self, event: OtherEvent) -> Result<(), Unwritten> {
+        if !self.writer_healthy() {
+            return Err(Unwritten::Stalled);
+        }
+        let (told, written) = oneshot::channel();
+        if self.0.sender.try_send(AuditEvent::Awaited(Box::new((event, told)))).is_err() {
+            self.count_loss();
+            return Err(QueueFull.into());
+        }
+        self.0.handed_over.fetch_add(1, Ordering::Relaxed);
+        self.0.writer.hurry();
+        match timeout(LONGEST_WAIT, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Unwritten::Stalled),
         }
     }
 

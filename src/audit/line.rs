@@ -34,12 +34,15 @@ impl LineWriter {
                 self.at.write(line, record.at);
                 self.request(line, record);
             }
-            AuditEvent::Other(event) => {
-                self.at.write(line, event.at);
-                other(line, event);
-            }
+            AuditEvent::Other(event) => self.other(line, event),
+            AuditEvent::Awaited(awaited) => self.other(line, &awaited.0),
         }
         line.push_str("}\n");
+    }
+
+    fn other(&mut self, line: &mut String, event: &OtherEvent) {
+        self.at.write(line, event.at);
+        other(line, event);
     }
 
     fn request(&mut self, line: &mut String, record: &RequestRecord) {

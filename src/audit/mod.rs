@@ -9,13 +9,15 @@ mod writer;
 mod writer_state;
 
 pub use destination::{Callback, Destination, FileSettings};
-pub use entry::{Audit, AuditEntry, QueueFull, WhenFull};
+pub use entry::{Audit, AuditEntry, QueueFull, Unwritten, WhenFull};
 pub(crate) use line::acts_on_a_terminal;
 pub use writer::{Unfinished, Writer, WriterSettings};
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::identity::Principal;
@@ -148,15 +150,17 @@ impl RequestRecord {
 }
 
 /// An event worth a record.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum AuditEvent {
     /// One request, whatever happened to it.
     Request(Box<RequestRecord>),
     /// Anything else.
     Other(Box<OtherEvent>),
+    /// An event that somebody waits for: told once its line is written, dropped if it never is.
+    Awaited(Box<(OtherEvent, oneshot::Sender<()>)>),
 }
 
-/// An event that is not a request: `role.assumed`, `session.started`, `session.refreshed`, `session.ended`,
+/// An event that is not a request: `request.granted`, `role.assumed`, `session.started`, `session.refreshed`, `session.ended`,
 /// `session.refused`, `credential.issued`, `credential.refused`, `config.loaded`, `config.refused`, `anomaly.*`.
 #[derive(Clone, Debug)]
 pub struct OtherEvent {

@@ -59,8 +59,14 @@ impl Writer {
         let (done, finished) = oneshot::channel();
         let state = Arc::new(WriterState::default());
         let alive = Alive::new(state.clone());
-        let mut work =
-            Work { sink, lines: String::new(), records: 0, writer: LineWriter::default(), state: state.clone() };
+        let mut work = Work {
+            sink,
+            lines: String::new(),
+            records: 0,
+            awaited: Vec::new(),
+            writer: LineWriter::default(),
+            state: state.clone(),
+        };
         thread::Builder::new().name("audit".to_owned()).spawn(move || {
             runtime.block_on(work.run(receiver));
             drop(alive);
@@ -101,6 +107,8 @@ struct Work {
     sink: Sink,
     lines: String,
     records: u64,
+    /// Whoever waits for a line of the batch.
+    awaited: Vec<oneshot::Sender<()>>,
     writer: LineWriter,
     state: Arc<WriterState>,
 }
@@ -114,7 +122,7 @@ impl Work {
                 event = queue.recv() => event,
             };
             let Some(event) = event else { break };
-            self.take(&event);
+            self.take(event);
             // While records keep coming, look for them at a steady pace instead of being woken by each.
             while self.records > 0 {
                 self.drain(&mut queue);
@@ -126,7 +134,10 @@ impl Work {
                 }
                 self.drain(&mut queue);
                 if self.lines.len() < self.sink.batch_bytes() {
-                    sleep(PACE).await;
+                    tokio::select! {
+                        () = sleep(PACE) => {}
+                        () = self.state.hurried() => {}
+                    }
                     self.drain(&mut queue);
                 }
             }
@@ -144,7 +155,7 @@ impl Work {
             }
             let left = self.state.time_left().unwrap_or_default();
             match tokio::time::timeout(left, queue.recv()).await {
-                Ok(Some(event)) => self.take(&event),
+                Ok(Some(event)) => self.take(event),
                 Ok(None) | Err(_) => break,
             }
         }
@@ -156,16 +167,19 @@ impl Work {
         }
     }
 
-    fn take(&mut self, event: &AuditEvent) {
-        self.writer.write(&mut self.lines, event);
+    fn take(&mut self, event: AuditEvent) {
+        self.writer.write(&mut self.lines, &event);
         self.records = self.records.saturating_add(1);
+        if let AuditEvent::Awaited(awaited) = event {
+            self.awaited.push(awaited.1);
+        }
     }
 
     fn drain(&mut self, queue: &mut mpsc::Receiver<AuditEvent>) {
         while self.lines.len() < self.sink.batch_bytes()
             && let Ok(event) = queue.try_recv()
         {
-            self.take(&event);
+            self.take(event);
         }
     }
 
@@ -202,6 +216,9 @@ impl Work {
         }
         self.lines.clear();
         self.state.has_written(std::mem::take(&mut self.records));
+        for waiter in self.awaited.drain(..) {
+            let _gone_meanwhile = waiter.send(());
+        }
         true
     }
 }

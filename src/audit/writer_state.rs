@@ -22,6 +22,7 @@ pub(super) struct WriterState {
     /// Milliseconds after `base`; 0 while nobody asked to stop.
     stop_by: AtomicU64,
     stop: Notify,
+    hurry: Notify,
 }
 
 impl Default for WriterState {
@@ -35,6 +36,7 @@ impl Default for WriterState {
             write_began: AtomicU64::new(0),
             stop_by: AtomicU64::new(0),
             stop: Notify::new(),
+            hurry: Notify::new(),
         }
     }
 }
@@ -92,6 +94,16 @@ impl WriterState {
         let _only_the_first =
             self.stop_by.compare_exchange(0, self.millis().saturating_add(within), Ordering::AcqRel, Ordering::Acquire);
         self.stop.notify_one();
+    }
+
+    /// Somebody waits for a line: the writer makes no pause before its next batch.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Ends when somebody waits for a line.
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// Ends when somebody asks the writer to stop.

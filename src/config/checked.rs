@@ -443,6 +443,8 @@ pub struct Audit {
     pub queue: usize,
     /// Whether a full queue refuses new requests, rather than counting the loss.
     pub refuse_when_full: bool,
+    /// Whether a request goes upstream only once a record of its grant has been written.
+    pub strict: bool,
 }
 
 /// Listener for health and metrics.

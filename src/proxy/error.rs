@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::audit::Decision;
+use crate::audit::{Decision, Unwritten};
 use crate::credential::CredentialError;
 use crate::identity::IdentityError;
 use crate::peer::Admission;
@@ -54,6 +54,9 @@ pub enum ProxyError {
     /// The audit queue is full, and requests are refused rather than left unrecorded.
     #[error("the audit queue is full")]
     AuditFull,
+    /// The record of the grant was to be written first, and was not.
+    #[error("audit records cannot be written")]
+    AuditUnwritten,
     /// More requests at once than the limit.
     #[error("too many requests at once")]
     Overloaded,
@@ -68,6 +71,15 @@ pub enum ProxyError {
     /// A fault of ours.
     #[error("the request could not be served: {0}")]
     Internal(&'static str),
+}
+
+impl From<Unwritten> for ProxyError {
+    fn from(unwritten: Unwritten) -> Self {
+        match unwritten {
+            Unwritten::QueueFull(_) => Self::AuditFull,
+            Unwritten::Stalled => Self::AuditUnwritten,
+        }
+    }
 }
 
 impl From<UpstreamError> for ProxyError {
@@ -126,7 +138,9 @@ impl ProxyError {
                 FailureClass::CallerTimeout => StatusCode::REQUEST_TIMEOUT,
                 FailureClass::GrantEnded => StatusCode::UNAUTHORIZED,
             },
-            Self::Credential(_) | Self::AuditFull | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Credential(_) | Self::AuditFull | Self::AuditUnwritten | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -148,6 +162,7 @@ impl ProxyError {
             Self::Credential(_) => "credential_unavailable",
             Self::Upstream(error) => error.code(),
             Self::AuditFull => "audit_queue_full",
+            Self::AuditUnwritten => "audit_unavailable",
             Self::Overloaded => "overloaded",
             Self::RateLimited { .. } => "rate_limited",
             Self::Internal(_) => "internal_error",
@@ -179,7 +194,7 @@ impl ProxyError {
             Self::Denied(denied) => denied.reason.sentence(),
             Self::Credential(_) => "The credential for the service behind cannot be had at the moment. Try again.",
             Self::Upstream(_) => "The service behind did not answer as it should.",
-            Self::AuditFull | Self::Overloaded => "Too many requests at the moment. Try again.",
+            Self::AuditFull | Self::AuditUnwritten | Self::Overloaded => "Too many requests at the moment. Try again.",
             Self::RateLimited { .. } => "More requests came than this address takes in the time. Try again later.",
             Self::Internal(_) => "The request could not be served.",
         }
@@ -209,6 +224,7 @@ impl ProxyError {
             | Self::Identity(_)
             | Self::Denied(_)
             | Self::AuditFull
+            | Self::AuditUnwritten
             | Self::Overloaded
             | Self::RateLimited { .. }
             | Self::Internal(_) => Decision::Deny,
@@ -228,9 +244,12 @@ impl ProxyError {
             | Self::UpgradeRefused
             | Self::RateLimited { .. } => Outcome::Rejected,
             Self::Identity(_) | Self::Denied(_) | Self::CertificateBarred => Outcome::Denied,
-            Self::Credential(_) | Self::Upstream(_) | Self::AuditFull | Self::Overloaded | Self::Internal(_) => {
-                Outcome::Failed
-            }
+            Self::Credential(_)
+            | Self::Upstream(_)
+            | Self::AuditFull
+            | Self::AuditUnwritten
+            | Self::Overloaded
+            | Self::Internal(_) => Outcome::Failed,
         }
     }
 

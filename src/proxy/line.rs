@@ -10,6 +10,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::assumption;
 use super::exchange::{Exchange, Tunnel};
+use super::granted;
 use super::rates::Counted;
 use super::respond::{asks_for_websocket, keep_from_caches, login_reason};
 use super::{Arrival, Proxy, ProxyError, ServedRoute};
@@ -147,6 +148,10 @@ impl Proxy {
         exchange.entry.credential_expires_at = credential.expires_at;
         let plain_identity = served.plain_identity.as_ref().filter(|_| !stands_for_nobody(grant));
         let identity_headers = plain_identity.map(|plain| plain.lines(grant)).transpose()?;
+
+        if self.parts.strict_audit {
+            granted::record(&self.parts.audit, &exchange.entry, arrival.now, &served.upstream.settings().name).await?;
+        }
 
         let upgrade = if asks_for_websocket(parts) { parts.extensions.remove::<OnUpgrade>() } else { None };
         exchange.entry.upstream = Some(served.upstream.settings().name.clone());

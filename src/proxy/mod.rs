@@ -9,6 +9,8 @@ mod error;
 
 mod exchange;
 
+mod granted;
+
 mod ids;
 
 mod line;
@@ -70,6 +72,8 @@ pub struct ProxyParts {
     pub shutdown: Shutdown,
     /// Most requests at once.
     pub concurrent_requests: usize,
+    /// Whether a request goes upstream only once a record of its grant has been written.
+    pub strict_audit: bool,
 }
 
 /// Serves requests by the snapshot in force.

@@ -109,16 +109,22 @@ pub(super) fn audit(scope: &Scope<'_>, config: &raw::Config, limits: &Limits) ->
     let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let queue = wide(scope.count(raw.queue.as_ref(), DEFAULT_QUEUE, 10_000_000));
     let refuse_when_full = raw.when_full != Some(raw::WhenFull::Count);
+    let strict = raw.mode.as_ref().filter(|mode| mode.value == raw::AuditMode::Strict);
+    if let Some(mode) = strict.filter(|_| !refuse_when_full) {
+        let help = "remove `when_full: count`, which lets requests pass without a record";
+        scope.refuse("audit_mode", mode.place, "a strict audit cannot count what it loses", help);
+    }
+    let most = limits.concurrent_requests;
+    let least = if strict.is_some() { most.saturating_mul(2) } else { most.saturating_add(1) };
     // Whichever of the two was written is the one to mend.
     let concurrent = config.limits.as_ref().and_then(|limits| limits.concurrent_requests.as_ref());
     if let Some(place) = raw.queue.as_ref().or(concurrent).map(|number| number.place)
         && refuse_when_full
-        && queue <= limits.concurrent_requests
+        && queue < least
     {
-        let most = limits.concurrent_requests;
         let message = format!("an audit queue of {queue} is too small for {most} requests at once");
-        let help = "every request under way holds a place in the queue: give `audit.queue` more places than \
-                    `limits.concurrent_requests`, twice as many by default";
+        let help = "every request under way holds a place in the queue, and with `mode: strict` another while its \
+                    grant is written: give `audit.queue` twice as many places as `limits.concurrent_requests`";
         scope.refuse("audit_queue", place, message, help);
     }
     let destination = match &raw.destination {
@@ -129,7 +135,7 @@ pub(super) fn audit(scope: &Scope<'_>, config: &raw::Config, limits: &Limits) ->
             keep: wide(scope.count(file.keep.as_ref(), 5, 10_000)),
         },
     };
-    Audit { destination, queue, refuse_when_full }
+    Audit { destination, queue, refuse_when_full, strict: strict.is_some() }
 }
 
 pub(super) fn admin(scope: &Scope<'_>, config: &raw::Config, addresses: &mut Addresses) -> Option<Admin> {

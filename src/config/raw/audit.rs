@@ -15,6 +15,9 @@ pub struct Audit {
     pub queue: Option<Placed<u64>>,
     /// What happens when the queue is full: `refuse` new requests (default) or `count` the lost records.
     pub when_full: Option<WhenFull>,
+    /// When a request may go upstream: at once, `queued` (default), or `strict`, once a record that it was granted has
+    /// been written.
+    pub mode: Option<Placed<AuditMode>>,
 }
 
 /// Where records go.
@@ -37,6 +40,16 @@ pub struct AuditFile {
     pub rotate_bytes: Option<Placed<SizeText>>,
     /// How many old files are kept. Default 5.
     pub keep: Option<Placed<u64>>,
+}
+
+/// When a request may go upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditMode {
+    /// At once: its record waits in the queue.
+    Queued,
+    /// Once `request.granted` has been written.
+    Strict,
 }
 
 /// What happens when the queue of records is full.

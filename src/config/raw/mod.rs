@@ -13,7 +13,7 @@ mod routes;
 mod upstreams;
 
 pub use admin::Admin;
-pub use audit::{Audit, AuditDestination, AuditFile, WhenFull};
+pub use audit::{Audit, AuditDestination, AuditFile, AuditMode, WhenFull};
 pub use credentials::{Assertions, Credential, Fixed, SignedAssertion};
 pub use issuers::{
     Attribute, AttributeType, CertificateIssuer, Discovery, Issuer, IssuerLogin, Keys, Principals, TokenType,

@@ -167,28 +167,6 @@ fn durations_and_sizes_carry_units_and_sense() {
 }
 
 #[test]
-fn an_audit_queue_that_refuses_holds_every_request_under_way() {
-    let help = "every request under way holds a place in the queue: give `audit.queue` more places than \
-                `limits.concurrent_requests`, twice as many by default";
-    spoiled(
-        "when_full: refuse",
-        "queue: 10000",
-        "65:10 audit_queue",
-        "an audit queue of 10000 is too small for 10000 requests at once",
-        help,
-    );
-    spoiled(
-        "header_bytes: 64KiB",
-        "concurrent_requests: 20000",
-        "22:24 audit_queue",
-        "an audit queue of 20000 is too small for 20000 requests at once",
-        help,
-    );
-    let counting = "when_full: count\n  queue: 1";
-    assert!(World::with("doorward.yaml", "when_full: refuse", counting).load().is_ok());
-}
-
-#[test]
 fn a_credential_is_of_exactly_one_kind() {
     spoiled(
         "{ signed_assertion: { algorithm: ES256, lifetime: 5m } }",
