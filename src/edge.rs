@@ -35,25 +35,4 @@ pub(crate) async fn caught(metrics: Arc<Metrics>, line: impl Future<Output = Res
 }
 
 #[cfg(test)]
-mod tests {
-    use http_body_util::BodyExt as _;
-
-    use super::*;
-    use crate::body;
-
-    #[tokio::test]
-    async fn a_panic_of_the_line_is_a_500_is_counted_and_takes_nothing_else_with_it() {
-        let metrics = Arc::new(Metrics::new());
-        for (path, status, text) in [("/bad", 500, "internal_error"), ("/good", 200, "well")] {
-            let line = async move {
-                assert_eq!(path, "/good", "a fault of ours");
-                Response::new(body::full("well"))
-            };
-            let answer = caught(metrics.clone(), line).await;
-            assert_eq!(answer.status(), status);
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            assert!(String::from_utf8_lossy(&body).contains(text));
-        }
-        assert_eq!(metrics.panics.get(), 1);
-    }
-}
+mod tests;

@@ -28,10 +28,21 @@ pub(super) fn raise_limit() -> Option<u64> {
     }
 }
 
-/// Says with numbers when `checked` promises more connections than the process may open.
-pub(super) fn compare(limit: Option<u64>, checked: &Checked) {
+/// What the process may promise: `limits.connections` and `limits.concurrent_requests`, lowered to what it may open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Promised {
+    pub(super) connections: usize,
+    pub(super) concurrent_requests: usize,
+}
+
+/// What `checked` promises, or less, and says so with numbers: accepting what cannot be served takes the last
+/// descriptor from the admin listener, the audit and the issuers.
+pub(super) fn fit(limit: Option<u64>, checked: &Checked) -> Promised {
+    let (connections, concurrent_requests) = (checked.limits.connections, checked.limits.concurrent_requests);
     let needed = Needed::of(checked);
+    let mut promised = Promised { connections, concurrent_requests };
     if let Some(missing) = needed.missing(limit) {
+        promised = needed.lowered(limit.unwrap_or_default(), promised);
         tracing::warn!(
             limit,
             needed = needed.sum(),
@@ -39,10 +50,13 @@ pub(super) fn compare(limit: Option<u64>, checked: &Checked) {
             callers = needed.callers,
             upstreams = needed.upstreams,
             files = FILES,
-            "the limit of open files is too low for `limits.connections` and `limits.concurrent_requests`: connections \
-             will wait or fail before these are reached; raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`) or lower them"
+            connections = promised.connections,
+            concurrent_requests = promised.concurrent_requests,
+            "the limit of open files is too low for `limits.connections` and `limits.concurrent_requests`: these are \
+             lowered; raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`)"
         );
     }
+    promised
 }
 
 /// Most descriptors that a configuration can come to hold.
@@ -70,6 +84,18 @@ impl Needed {
         self.callers.saturating_add(self.upstreams).saturating_add(FILES)
     }
 
+    /// The same shares of what `limit` leaves, one of each at least.
+    fn lowered(&self, limit: u64, promised: Promised) -> Promised {
+        let left = limit.saturating_sub(FILES);
+        let wanted = self.callers.saturating_add(self.upstreams).max(1);
+        let share = |number: usize| {
+            let number = u64::try_from(number).unwrap_or(u64::MAX);
+            let share = u128::from(number) * u128::from(left) / u128::from(wanted);
+            usize::try_from(share).unwrap_or(usize::MAX).max(1)
+        };
+        Promised { connections: share(promised.connections), concurrent_requests: share(promised.concurrent_requests) }
+    }
+
     /// By how much `limit` is too low.
     fn missing(&self, limit: Option<u64>) -> Option<NonZeroU64> {
         NonZeroU64::new(self.sum().saturating_sub(limit?))
@@ -86,5 +112,15 @@ mod tests {
         assert_eq!(needed.missing(Some(1024)).map(NonZeroU64::get), Some(10_000 + 10_100 + FILES - 1024));
         assert_eq!(needed.missing(Some(needed.sum())), None);
         assert_eq!(needed.missing(None), None);
+    }
+
+    #[test]
+    fn what_is_promised_fits_into_what_may_be_opened() {
+        let needed = Needed { callers: 10_000, upstreams: 10_100 };
+        let promised = Promised { connections: 10_000, concurrent_requests: 10_000 };
+        let lowered = needed.lowered(1024, promised);
+        assert_eq!(lowered, Promised { connections: 445, concurrent_requests: 445 });
+        let least = Promised { connections: 1, concurrent_requests: 1 };
+        assert_eq!(needed.lowered(64, promised), least, "one at least");
     }
 }

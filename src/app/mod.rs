@@ -5,6 +5,8 @@ mod certificates;
 
 mod descriptors;
 
+mod panics;
+
 mod readiness;
 
 mod reload;
@@ -36,6 +38,7 @@ use crate::login;
 use crate::proxy::{Proxy, ProxyParts, Snapshot};
 use crate::server::{
     AnomalyHandler, BoundServer, DrainReport, Handler, ListenAddress, ListenerSettings, Server, ServerError,
+    ServerLimits,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -48,6 +51,8 @@ pub use state_lock::StateLockError;
 
 /// How long the last audit records may take to reach their destination.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
+/// Most connections of the admin listener.
+const ADMIN_CONNECTIONS: usize = 32;
 /// How often signing keys and remembered callers are looked at.
 const CREDENTIAL_UPKEEP: Duration = Duration::from_secs(60);
 
@@ -133,7 +138,7 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     let made = compile(&path, &runtime, finish).await?.map_err(AppError::Configuration)?;
     let (snapshot, settings, admin_settings, revocations, checked) = made;
     runtime.take_into_use(&checked);
-    descriptors::compare(descriptors, &checked);
+    let promised = descriptors::fit(descriptors, &checked);
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
 
     let (shutdown, admin_shutdown) = (Shutdown::new(), Shutdown::new());
@@ -143,11 +148,12 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
         metrics: metrics.clone(),
         clock: clock.clone(),
         shutdown: shutdown.clone(),
-        concurrent_requests: checked.limits.concurrent_requests,
+        concurrent_requests: promised.concurrent_requests,
+        strict_audit: checked.audit.strict,
     }));
     let digests = certificates::digests(&settings, admin_settings.as_ref());
     let anomalies = anomalies::on_record(audit.clone(), clock.clone());
-    let limits_of_all = limits(&checked.limits);
+    let limits_of_all = ServerLimits { connections: promised.connections, ..limits(&checked.limits) };
     let handler = edge::handler(proxy.clone());
     let server = Server::bind(settings, limits_of_all, handler, anomalies.clone(), shutdown.clone())?;
     let status = Arc::new(Status::default());
@@ -270,7 +276,9 @@ fn bind_admin(
         let admin = Arc::clone(&admin);
         edge::caught(Arc::clone(&metrics), async move { admin.handle(&request, &peer, admission) }).boxed()
     });
-    Server::bind(vec![settings], limits(&checked.limits), handler, anomalies, shutdown.clone())
+    // Few, so that whoever looks in still can when callers hold all the rest.
+    let limits = ServerLimits { connections: ADMIN_CONNECTIONS, ..limits(&checked.limits) };
+    Server::bind(vec![settings], limits, handler, anomalies, shutdown.clone())
 }
 
 /// What the admin listener asks for.
@@ -403,6 +411,13 @@ pub fn log_to_stderr(json: bool) {
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).with_target(false);
     // A second call in one process (tests) keeps the first.
     let _already_set = if json { lines.json().try_init() } else { lines.try_init() };
+}
+
+/// What a process that serves does about its own faults: panics are logged by their place alone, and its memory goes into
+/// no core file. For the whole process.
+pub fn guard_process() {
+    panics::log_places();
+    panics::keep_memory_private();
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) fn run(self) -> u8 {
         crate::app::log_to_stderr(false);
+        crate::app::guard_process();
         match runtime(None) {
             Ok(runtime) => runtime.block_on(self.serve()),
             Err(error) => {

@@ -42,6 +42,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> u8 {
         app::log_to_stderr(self.json);
+        app::guard_process();
         let runtime = match runtime(self.workers) {
             Ok(runtime) => runtime,
             Err(error) => {

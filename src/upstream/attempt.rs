@@ -58,13 +58,14 @@ impl Attempt<'_> {
         request: Request<RequestBody>,
         asked: &mut Option<Arc<str>>,
     ) -> Result<Forwarded, UpstreamError> {
+        self.upstream.retries.earn();
         let first = self.upstream.balancer.next(None);
         let failed = match self.once(first, request, false, asked).await {
             Ok(forwarded) => return Ok(forwarded),
             Err(failed) => failed,
         };
         let (second, request) = match failed.again {
-            Again::Elsewhere(request) if self.upstream.endpoints.len() > 1 => {
+            Again::Elsewhere(request) if self.upstream.endpoints.len() > 1 && self.upstream.retries.spend() => {
                 (self.upstream.balancer.next(Some(first)), request)
             }
             Again::Anew(request) => (first, request),

@@ -242,10 +242,19 @@ async fn tcp(address: &UpstreamAddress) -> Result<TcpStream, UpstreamError> {
                 tune(&stream).map_err(|error| failed(ConnectStage::Tcp, error))?;
                 return Ok(stream);
             }
+            // No fault of the address, and no other would do better.
+            Err(error) if is_ours(&error) => return Err(UpstreamError::Exhausted(error)),
             Err(error) => fault = failed(ConnectStage::Tcp, error),
         }
     }
     Err(fault)
+}
+
+/// Whether it is this machine that lacks what a connection takes.
+fn is_ours(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
 fn tune(stream: &TcpStream) -> std::io::Result<()> {

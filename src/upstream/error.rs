@@ -134,6 +134,9 @@ pub enum UpstreamError {
     /// Too many requests wait for a connection.
     #[error("too many requests wait for a connection")]
     Overloaded,
+    /// This machine has nothing left to connect with: descriptors, ports or memory.
+    #[error("this machine has no descriptor, port or memory left for a connection")]
+    Exhausted(#[source] std::io::Error),
     /// No head in time.
     #[error("the upstream did not begin its answer in time")]
     FirstByteTimeout,
@@ -174,7 +177,7 @@ impl UpstreamError {
             Self::Connect { stage: ConnectStage::Tls, .. } => "upstream_tls",
             Self::Connect { .. } => "upstream_connect_failed",
             Self::ConnectTimeout => "upstream_connect_timeout",
-            Self::Overloaded => "no_upstream",
+            Self::Overloaded | Self::Exhausted(_) => "no_upstream",
             Self::FirstByteTimeout => "upstream_first_byte_timeout",
             Self::Closed(_) => "upstream_closed",
             Self::Protocol { .. } => "upstream_protocol",
@@ -192,7 +195,7 @@ impl UpstreamError {
         match self {
             Self::Connect { .. } | Self::Closed(_) | Self::Protocol { .. } => FailureClass::Upstream,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::Total => FailureClass::UpstreamTimeout,
-            Self::Overloaded => FailureClass::Unavailable,
+            Self::Overloaded | Self::Exhausted(_) => FailureClass::Unavailable,
             Self::RequestBody(_) | Self::Request(_) => FailureClass::Caller,
             Self::RequestIdle => FailureClass::CallerTimeout,
             Self::GrantEnded => FailureClass::GrantEnded,

@@ -13,6 +13,7 @@ mod error;
 mod headers;
 mod pool;
 mod reads_on;
+mod retries;
 mod settings;
 mod spoofable;
 mod trace;
@@ -52,6 +53,7 @@ use body::{Ends, Exchange, RequestBody, Watch};
 use connect::Connector;
 use headers::{Rules, Said};
 use pool::Endpoint;
+use retries::RetryBudget;
 
 /// One request to forward. `Debug` shows no header.
 pub struct Forward<'a> {
@@ -110,6 +112,7 @@ pub struct Upstream {
     scheme: Scheme,
     balancer: Balancer,
     endpoints: Vec<Arc<Endpoint>>,
+    retries: RetryBudget,
     clock: Clock,
 }
 
@@ -131,7 +134,7 @@ impl Upstream {
             endpoints.push(Arc::new(endpoint.ok_or_else(|| UpstreamSettingsError::Address(address.to_string()))?));
         }
         let balancer = Balancer::new(endpoints.len(), settings.ejection);
-        Ok(Arc::new(Self { settings, scheme, balancer, endpoints, clock }))
+        Ok(Arc::new(Self { settings, scheme, balancer, endpoints, retries: RetryBudget::default(), clock }))
     }
 
     /// What it was made from.
