@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -61,6 +61,8 @@ pub(super) struct Activity {
     /// Sweep at which the socket stopped taking bytes; `NEVER` while it takes them.
     stalled_since: AtomicU64,
     untaken: Untaken,
+    /// Streams that HTTP/2 opened, less those that became a request.
+    unserved: AtomicI64,
     /// Sweep at which it was told to close; `NEVER` before.
     closing_since: AtomicU64,
     /// Whether the last request's body was left unread over HTTP/1.
@@ -86,6 +88,7 @@ impl Activity {
             head_since: AtomicU64::new(NEVER),
             stalled_since: AtomicU64::new(NEVER),
             untaken: Untaken::default(),
+            unserved: AtomicI64::new(0),
             closing_since: AtomicU64::new(NEVER),
             left_unread: AtomicBool::new(false),
             anomaly: FirstAnomaly::default(),
@@ -133,6 +136,18 @@ impl Activity {
     pub(super) fn begin_http1(&self) {
         self.quiet_since.store(self.now(), Ordering::Relaxed);
         self.phase.store(HTTP1, Ordering::Relaxed);
+    }
+
+    /// The client opened this many streams. Those that cross our GOAWAY are refused for no fault of its own.
+    pub(super) fn streams_opened(&self, streams: u32) {
+        if streams > 0 && self.order() == Order::Serve {
+            self.unserved.fetch_add(streams.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether streams of HTTP/2 were opened that became no request.
+    pub(super) fn has_unserved_streams(&self) -> bool {
+        self.unserved.load(Ordering::Relaxed) > 0
     }
 
     /// The connection speaks HTTP/2.
@@ -315,6 +330,7 @@ impl OpenRequest {
     /// Counts a request whose head has been read.
     pub(super) fn begin(activity: &Arc<Activity>) -> Self {
         activity.open_requests.fetch_add(1, Ordering::AcqRel);
+        activity.unserved.fetch_sub(1, Ordering::Relaxed);
         activity.head_since.store(NEVER, Ordering::Relaxed);
         activity.left_unread.store(false, Ordering::Relaxed);
         Self { activity: Arc::clone(activity), answered: false }

@@ -38,10 +38,12 @@ pub enum Anomaly {
     SlowHead,
     /// Answers, or bytes, that the client did not take.
     Untaken,
+    /// HTTP/2 streams that became no request: a head too large or malformed, or one stream more than may be open.
+    Stream,
 }
 
 impl Anomaly {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::RequestLine,
         Self::LineEnd,
         Self::Field,
@@ -55,6 +57,7 @@ impl Anomaly {
         Self::Flood,
         Self::SlowHead,
         Self::Untaken,
+        Self::Stream,
     ];
 
     /// Stable code for the record.
@@ -74,6 +77,7 @@ impl Anomaly {
             Self::Flood => "flood",
             Self::SlowHead => "slow_head",
             Self::Untaken => "untaken",
+            Self::Stream => "stream",
         }
     }
 }

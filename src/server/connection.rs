@@ -142,6 +142,9 @@ pub(super) async fn serve(
         let mut connection = Box::pin(settings.http2.serve_connection(io, requests));
         let ended = obey(&activity, connection.as_mut(), |connection| connection.graceful_shutdown()).await;
         note(&activity, ended);
+        if activity.has_unserved_streams() {
+            activity.note(Anomaly::Stream);
+        }
     } else {
         activity.begin_http1();
         let framing = Framing::new(settings.head_buffer_bytes.saturating_sub(1));
@@ -270,6 +273,8 @@ async fn sniff(
 fn is_protocol_error(error: &hyper::Error) -> bool {
     use std::error::Error;
 
-    let by_network = error.source().is_some_and(<dyn Error>::is::<io::Error>);
+    let by_network = error.source().is_some_and(|cause| {
+        cause.is::<io::Error>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_io)
+    });
     error.is_parse() || !(by_network || error.is_incomplete_message() || error.is_canceled() || error.is_closed())
 }

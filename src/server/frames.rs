@@ -31,19 +31,22 @@ pub(super) struct Frames {
     head_read: usize,
     useless: u32,
     sweep: u64,
+    /// The highest stream that the client opened.
+    last_stream: u32,
 }
 
 impl Frames {
     /// Before the client's preface.
     pub(super) fn new() -> Self {
-        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], head_read: 0, useless: 0, sweep: 0 }
+        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], head_read: 0, useless: 0, sweep: 0, last_stream: 0 }
     }
 
-    /// Looks at the bytes that came after those it has seen, at the sweep `now`.
+    /// Looks at the bytes that came after those it has seen, at the sweep `now`, and counts the streams that they open.
     ///
     /// # Errors
     /// [`Anomaly::Flood`].
-    pub(super) fn look(&mut self, mut bytes: &[u8], now: u64) -> Result<(), Anomaly> {
+    pub(super) fn look(&mut self, mut bytes: &[u8], now: u64) -> Result<u32, Anomaly> {
+        let mut opened = 0;
         if self.sweep != now {
             (self.sweep, self.useless) = (now, 0);
         }
@@ -52,7 +55,7 @@ impl Frames {
                 Some(rest) => rest,
                 None => {
                     self.skip -= bytes.len();
-                    return Ok(());
+                    return Ok(opened);
                 }
             };
             self.skip = 0;
@@ -64,11 +67,16 @@ impl Frames {
             }
             self.head_read += here;
             if self.head_read < HEAD_BYTES {
-                return Ok(());
+                return Ok(opened);
             }
             self.head_read = 0;
-            let [high, middle, low, kind, ..] = self.head;
+            let [high, middle, low, kind, _flags, stream @ ..] = self.head;
             self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+            // RFC 9113 section 5.1.1: a new stream's number is the highest so far, and trailers come on an old one.
+            let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+            if kind == HEADERS && stream > self.last_stream {
+                (self.last_stream, opened) = (stream, opened + 1);
+            }
             if !USEFUL.contains(&kind) {
                 self.useless += 1;
                 if self.useless > IN_A_SWEEP {

@@ -248,10 +248,12 @@ impl Watched {
             Protocol::Http1(framing) if activity.speaks_http1() => framing,
             Protocol::Http1(_) => return Ok(()),
             Protocol::Http2(frames) => {
-                return frames.look(read, activity.now()).map_err(|anomaly| {
+                let opened = frames.look(read, activity.now()).map_err(|anomaly| {
                     activity.cut_for(anomaly);
-                    io::ErrorKind::InvalidData.into()
-                });
+                    io::Error::from(io::ErrorKind::InvalidData)
+                })?;
+                activity.streams_opened(opened);
+                return Ok(());
             }
         };
         let Err(refused) = framing.look(read) else { return Ok(()) };
