@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::support::{Answer, HOST, RawConnection, Script, World, eventually, within};
+use crate::support::{Answer, AuditRecord, HOST, RawConnection, Script, World, eventually, within};
 
 async fn with(limits: serde_json::Value) -> World {
     World::start(|gate| gate.config(json!({ "limits": limits }))).await
@@ -48,10 +48,14 @@ async fn a_head_with_too_many_bytes_is_refused_by_both_protocols() {
     assert!(status.is_none_or(|status| status == 431), "{status:?}");
     let mut sender = world.gate.http2().await;
     let request = world.gate.get("/things/1").bearer(&token).header("x-a", &large).into_http2();
-    if let Ok(answer) = within("an answer", sender.send_request(request)).await {
-        assert_eq!(answer.status(), 431);
-    }
+    assert_eq!(within("an answer", sender.send_request(request)).await.unwrap().status(), 431);
     world.upstream.heard_nothing();
+    drop(sender);
+    // Neither became a request: each connection's anomaly stands for it.
+    for code in ["head_too_large", "stream"] {
+        let is_it = |record: &AuditRecord| record.event() == "anomaly.protocol" && record.text("code") == code;
+        world.gate.audited(code, is_it).await;
+    }
     assert_eq!(world.gate.get("/things/1").bearer(&token).send().await.status, 200);
 }
 
@@ -266,4 +270,24 @@ async fn preflights_are_counted_by_a_routes_rate() {
         let answer = preflight.header("access-control-request-method", "GET").send().await;
         assert_eq!(answer.status, expected);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_without_a_word_is_no_anomaly() {
+    let world = with(json!({})).await;
+    world.gate.becomes_ready(200).await;
+    let token = world.token();
+    for path in ["/things/1", "/things/2"] {
+        // The connection is dropped as it stands, without TLS's `close_notify`.
+        let http2 = world.gate.get(path).bearer(&token).send_http2().await;
+        assert_eq!(
+            (http2.status.as_u16(), world.gate.get(path).bearer(&token).send().await.status.as_u16()),
+            (200, 200)
+        );
+        drop(crate::support::frames::connect(&world.gate, &world.authority).await);
+    }
+    let open = || async { (world.gate.metric("doorward_connections", &[]).await < 1.0).then_some(()) };
+    crate::support::eventually("all connections to end", open).await;
+    let records = world.gate.settled_audit().await;
+    assert!(!records.iter().any(|record| record.event() == "anomaly.protocol"), "{records:#?}");
 }

@@ -26,6 +26,7 @@ mod drain;
 mod hostile;
 mod issuer_outage;
 mod limits;
+mod load;
 mod open_streams;
 mod operation;
 mod reload;

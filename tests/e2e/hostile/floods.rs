@@ -1,42 +1,9 @@
 //! Floods of HTTP/2 frames, and of requests.
 
-use tokio_rustls::TlsConnector;
-
-use crate::support::{HOST, RawConnection, Script, World, eventually};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-async fn http2(world: &World) -> RawConnection {
-    let mut config = world.authority.client_config(None);
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let socket = tokio::net::TcpStream::connect(world.gate.address()).await.unwrap();
-    let connecting = TlsConnector::from(std::sync::Arc::new(config)).connect(HOST.try_into().unwrap(), socket);
-    let mut connection = RawConnection::new(connecting.await.unwrap());
-    connection.send(PREFACE).await;
-    connection
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A literal field without indexing (RFC 7541 section 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let length = |text: &str| u8::try_from(text.len()).ok().filter(|length| *length < 127).unwrap();
-    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
-}
-
-fn head(path: &str) -> Vec<u8> {
-    let fields = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", path)];
-    fields.iter().flat_map(|(name, value)| literal(name, value)).collect()
-}
+use crate::support::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, connect, frame, head, literal,
+};
+use crate::support::{Script, World, eventually};
 
 async fn serves_on(world: &World) {
     assert_eq!(world.gate.get("/things/after").bearer(&world.token()).send_http2().await.status, 200);
@@ -46,7 +13,7 @@ async fn serves_on(world: &World) {
 async fn a_flood_of_continuations_ends_the_connection() {
     let world = World::start(|gate| gate).await;
     let before = world.gate.resident_kib();
-    let mut connection = http2(&world).await;
+    let mut connection = connect(&world.gate, &world.authority).await;
     connection.send(frame(HEADERS, END_STREAM, 1, &head("/things/1"))).await;
     let filler: Vec<u8> = (0..100).flat_map(|_| literal("x-filler", &"a".repeat(100))).collect();
     for _ in 0..1000 {
@@ -62,7 +29,7 @@ async fn a_flood_of_continuations_ends_the_connection() {
 #[tokio::test]
 async fn a_flood_of_requests_taken_back_ends_the_connection_and_each_request_has_its_record() {
     let world = World::start(|gate| gate).await;
-    let mut connection = http2(&world).await;
+    let mut connection = connect(&world.gate, &world.authority).await;
     for number in 0..5000 {
         let stream = 2 * number + 1;
         connection.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &head("/things/flood"))).await;
@@ -84,7 +51,7 @@ async fn a_flood_of_requests_taken_back_ends_the_connection_and_each_request_has
 async fn a_small_head_that_unpacks_to_a_large_one_is_refused() {
     let world = World::start(|gate| gate).await;
     let before = world.gate.resident_kib();
-    let mut connection = http2(&world).await;
+    let mut connection = connect(&world.gate, &world.authority).await;
     // One field of 3 kB into the dynamic table, then a byte for each time it is meant again.
     let value = "a".repeat(3000);
     let mut fields = head("/things/bomb");
@@ -99,7 +66,11 @@ async fn a_small_head_that_unpacks_to_a_large_one_is_refused() {
     assert_eq!(world.upstream.only().target, "/things/after");
     let grown = world.gate.resident_kib().saturating_sub(before);
     assert!(grown < 16 * 1024, "30 MB of fields in 13 kB grew the gate by {grown} KiB");
+    // It became no request: what stands for it is its connection's anomaly.
     drop(connection);
+    world.gate.audited("the anomaly", |record| record.event() == "anomaly.protocol").await;
+    let of_it = |record: &crate::support::AuditRecord| record.text("path").contains("bomb");
+    assert!(!world.gate.settled_audit().await.iter().any(of_it));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::raw::RawConnection;
 use super::server::{Body, BoxError};
-use super::within;
+use super::{secrets, within};
 
 /// Where requests go, and how.
 #[derive(Clone)]
@@ -61,10 +61,20 @@ impl Answer {
     }
 
     pub(crate) async fn read(response: Response<Incoming>) -> Self {
+        Self::try_read(response).await.expect("the answer is whole")
+    }
+
+    /// `None` when it broke off.
+    pub(crate) async fn try_read(response: Response<Incoming>) -> Option<Self> {
         let (head, body) = response.into_parts();
-        let body = within("the whole answer", body.collect()).await.expect("the answer is whole");
+        let body = within("the whole answer", body.collect()).await.ok()?;
         let trailers = body.trailers().cloned().unwrap_or_default();
-        Self { status: head.status, headers: head.headers, body: body.to_bytes(), trailers }
+        let answer = Self { status: head.status, headers: head.headers, body: body.to_bytes(), trailers };
+        answer.set_cookies().iter().for_each(|cookie| secrets::mark_cookie(cookie));
+        if !answer.status.is_success() {
+            secrets::absent_from("an error page", &answer.body);
+        }
+        Some(answer)
     }
 }
 
@@ -117,6 +127,20 @@ impl Client {
             None => http1_over(TokioIo::new(self.dial().await)).await,
             Some(_) => http1_over(TokioIo::new(self.dial_tls(b"http/1.1").await)).await,
         }
+    }
+
+    /// The same over TLS; `None` when nobody accepts it.
+    pub(crate) async fn try_http1(&self) -> Option<http1::SendRequest<Body>> {
+        let config = ClientConfig::clone(self.tls.as_ref().expect("a client with TLS"));
+        let name = ServerName::try_from(self.host.clone()).unwrap();
+        let connecting = async {
+            let stream = TcpStream::connect(self.address).await.ok()?;
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+            tokio::spawn(connection);
+            Some(sender)
+        };
+        within("a connection or a refusal", connecting).await
     }
 
     /// A connection of its own for HTTP/2.

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::authority::Pair;
-use super::{Answer, AuditRecord, Authority, Client, HOST, ORIGIN, eventually, process, token, within};
+use super::{Answer, AuditRecord, Authority, Client, HOST, ORIGIN, eventually, process, secrets, token, within};
 
 /// A gate that serves. Dereferences to the [`Client`] that calls it; dropping it kills it.
 pub(crate) struct RunningGate {
@@ -180,12 +180,14 @@ impl RunningGate {
     /// `/readyz`: status and text.
     pub(crate) async fn readiness(&self) -> (u16, String) {
         let answer = self.admin.get("/readyz").send().await;
+        secrets::absent_from("/readyz", &answer.body);
         (answer.status.as_u16(), answer.text())
     }
 
     /// The value of a metric, summed over its labels that hold all of `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let text = self.admin.get("/metrics").send().await.text();
+        secrets::absent_from("the metrics", text.as_bytes());
         let mut found = false;
         let value = text
             .lines()
@@ -238,6 +240,14 @@ impl RunningGate {
         eventually(&format!("an audit record of {what}"), || async { self.audit().into_iter().find(&is_it) }).await
     }
 
+    /// Waits until all that happened before this call is on record, in a file that a kill may have cut.
+    pub(crate) async fn settled_lenient(&self) {
+        let path = format!("/fence/{}", token::uuid());
+        self.client.get(&path).send().await;
+        let recorded = || async { self.read("audit.jsonl").contains(&path).then_some(()) };
+        eventually("an audit record of the fence", recorded).await;
+    }
+
     /// Every audit record, once all that happened before this call is on record: records keep their order, so one
     /// more request of a path of its own shows that those before it are written.
     pub(crate) async fn settled_audit(&self) -> Vec<AuditRecord> {
@@ -285,6 +295,14 @@ impl Drop for RunningGate {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tell(&self.log());
+            return;
+        }
+        secrets::mark_files(self.folder.path());
+        secrets::absent_from("the log", self.log().as_bytes());
+        for entry in fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("audit.jsonl") {
+                secrets::absent_from("the audit file", &fs::read(entry.path()).unwrap_or_default());
+            }
         }
     }
 }

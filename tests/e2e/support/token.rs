@@ -7,7 +7,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Map, Value, json};
 
-use super::now;
+use super::{now, secrets};
 
 /// Base64url without padding, as in a JWT.
 pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
@@ -64,6 +64,7 @@ impl SigningKey {
     pub(crate) fn sign(&self, header: &str, payload: &str) -> String {
         let signed = format!("{}.{}", base64url(header), base64url(payload));
         let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &self.key, self.algorithm).unwrap();
+        secrets::mark(&signature);
         format!("{signed}.{signature}")
     }
 }
