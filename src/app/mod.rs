@@ -190,8 +190,7 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     reloader.announce(&checked);
     metrics.config_watched.set(1);
     background.spawn(supervised(reloader.run(watcher), status.clone(), metrics));
-    let watched = proxy.clone();
-    background.spawn(async move { watched.watch_streams().await });
+    background.spawn(watch_streams(proxy.clone()));
     background.spawn(status::watch_revocations(status, clock));
     background.spawn(look_after_credentials(runtime.clone(), audit.clone()));
     if let Some(state) = runtime.login_state() {
@@ -233,6 +232,13 @@ async fn supervised(reloads: impl Future<Output = ()>, status: Arc<Status>, metr
     status.end_reloads();
     metrics.config_watched.set(0);
     tracing::error!(panicked, "changes of the configuration are not looked for any more: start again");
+}
+
+/// Watches open streams for as long as the process runs: what panics is begun again.
+async fn watch_streams(proxy: Arc<Proxy>) {
+    while AssertUnwindSafe(proxy.watch_streams()).catch_unwind().await.is_err() {
+        proxy.metrics().panics.inc();
+    }
 }
 
 /// Compiles off the async threads, and finishes there what else blocks: reading files and making RSA keys do.

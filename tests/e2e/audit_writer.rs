@@ -143,3 +143,35 @@ async fn an_audit_file_that_cannot_be_written_for_a_while_gets_every_record_afte
     eventually("the late record", || async { (written("/things/meanwhile") == 1).then_some(()) }).await;
     assert_eq!(written("/things/before"), 1);
 }
+
+#[tokio::test]
+async fn a_strict_audit_that_cannot_be_written_lets_nothing_go_upstream_and_recovers() {
+    let file = json!({ "path": "records/audit.jsonl" });
+    let strict = json!({ "audit": { "mode": "strict", "destination": { "file": file } } });
+    let world = World::start(|gate| gate.file("records/keep", "").config(strict)).await;
+    world.gate.becomes_ready(200).await;
+    let token = world.token();
+    assert_eq!(ask(&world, &token, "/things/before").await.status, 200);
+    fs::rename(world.gate.path("records"), world.gate.path("elsewhere")).unwrap();
+    for path in ["/things/first", "/things/second"] {
+        let refused = ask(&world, &token, path).await;
+        assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, Some("1")));
+        assert_eq!(refused.json()["code"], "audit_unavailable");
+    }
+    assert_eq!(world.upstream.only().target, "/things/before");
+    fs::rename(world.gate.path("elsewhere"), world.gate.path("records")).unwrap();
+    let served = || async { (ask(&world, &token, "/things/after").await.status == 200).then_some(()) };
+    eventually("records to be written again", served).await;
+    let read = || AuditRecord::lines(&fs::read_to_string(world.gate.path("records/audit.jsonl")).unwrap());
+    let late = || async { read().iter().any(|record| record.is_request_to("/things/second")).then_some(()) };
+    eventually("the late record", late).await;
+    let records = read();
+    for (path, verdict) in [("/things/before", ("allow", "ok")), ("/things/second", ("deny", "audit_unavailable"))] {
+        let of_it: Vec<_> = records.iter().filter(|record| record.is_request_to(path)).collect();
+        assert_eq!((of_it.len(), of_it[0].verdict()), (1, verdict), "{path}");
+    }
+    let granted = records.iter().find(|record| record.event() == "request.granted").unwrap();
+    assert_eq!((granted.text("path"), granted.text("method")), ("/things/before", "GET"));
+    assert_eq!((granted.text("route"), granted.text("upstream")), ("things", "api"));
+    assert_eq!(granted.value("policy_ids"), &json!(["readers-read"]));
+}

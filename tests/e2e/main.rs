@@ -27,6 +27,7 @@ mod hostile;
 mod issuer_outage;
 mod limits;
 mod load;
+mod one_worker;
 mod open_streams;
 mod operation;
 mod reload;

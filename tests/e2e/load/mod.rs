@@ -8,6 +8,7 @@ mod faults;
 mod floods;
 mod kills;
 mod reloads;
+mod resets;
 mod terminations;
 
 use std::collections::BTreeMap;

@@ -189,6 +189,12 @@ impl Gate {
         self
     }
 
+    /// Runs the gate with this many worker threads.
+    pub(crate) fn workers(mut self, workers: usize) -> Self {
+        self.manner.workers = Some(workers);
+        self
+    }
+
     /// Runs the gate with other limits of the system, as the shell's `ulimit` sets them.
     pub(crate) fn limited(mut self, limits: &'static str) -> Self {
         self.manner.limits = Some(limits);

@@ -37,6 +37,8 @@ pub(crate) struct Manner {
     pub(crate) piped: bool,
     /// What the shell does with its limits first, such as `ulimit -Sn 256`.
     pub(crate) limits: Option<&'static str>,
+    /// `--workers`.
+    pub(crate) workers: Option<usize>,
 }
 
 impl Deref for RunningGate {
@@ -124,6 +126,11 @@ impl RunningGate {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// How many descriptors the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count()
     }
 
     /// The soft and the hard limit of open files that the process has now.
@@ -324,6 +331,7 @@ fn spawn(folder: &Path, manner: &Manner) -> Child {
     };
     command
         .args(["run", "--config", "doorward.yaml", "--ready-file", "ready.json"])
+        .args(manner.workers.map(|workers| format!("--workers={workers}")))
         .current_dir(folder)
         .envs(manner.log_level.map(|level| ("DOORWARD_LOG", level)))
         .stdin(Stdio::null())
