@@ -90,6 +90,12 @@ impl IdentityVerifier for CertificateVerifier {
     fn verify<'a>(&'a self, presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>> {
         ready(self.recognise(&presented)).boxed()
     }
+
+    fn recognise_again(&self, principal: &Arc<Principal>, _now: Timestamp) -> Option<Arc<Principal>> {
+        let names = [("uri", self.settings.uri), ("dns", self.settings.dns)];
+        let is_named = names.iter().any(|(kind, taken)| *taken && principal.claims.contains_key(*kind));
+        (is_named && principal.issuer == self.settings.issuer).then(|| principal.clone())
+    }
 }
 
 impl CertificateSettings {

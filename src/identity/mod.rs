@@ -260,6 +260,10 @@ pub trait IdentityVerifier: Send + Sync + fmt::Debug {
 
     /// Verifies evidence that [`IdentityVerifier::presents`] saw.
     fn verify<'a>(&'a self, presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>>;
+
+    /// A caller whom an earlier verifier of this kind recognised, by the rules of this one; `None` where they would not
+    /// let it in. For what stays open past a reload: its evidence is not at hand any more, its verified claims are.
+    fn recognise_again(&self, principal: &Arc<Principal>, now: Timestamp) -> Option<Arc<Principal>>;
 }
 
 /// Whether `route` takes this principal, by the kind of its evidence and by its issuer.

@@ -133,6 +133,20 @@ impl IdentityVerifier for SessionVerifier {
     fn verify<'a>(&'a self, presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>> {
         Box::pin(self.0.recognise(presented))
     }
+
+    fn recognise_again(&self, principal: &Arc<Principal>, _now: Timestamp) -> Option<Arc<Principal>> {
+        let issuer = self.0.issuers.get(&principal.issuer)?;
+        if !issuer.gave(&principal.claims) {
+            return None;
+        }
+        let mut identity = (issuer.settings.project)(&principal.claims).ok()?;
+        identity.issuer = issuer.name().clone();
+        identity.evidence = EvidenceKind::Session;
+        (identity.began_at, identity.expires_at) = (principal.began_at, principal.expires_at);
+        identity.fingerprint = principal.fingerprint;
+        let again = Principal::verified(identity).with_evidence_id(*principal.evidence_id());
+        (again.id() == principal.id()).then(|| Arc::new(again))
+    }
 }
 
 /// Whether a principal's authentication is as strong and as recent as `requirement` asks (RFC 9470), `leeway` being how

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::clock::Timestamp;
 use crate::credential::{CredentialProvider, Documents, PlainIdentity};
-use crate::identity::IdentityVerifier;
+use crate::identity::{IdentityVerifier, Principal, PrincipalKind};
 use crate::login::{Login, SessionVerifier};
 use crate::peer::TrustedProxies;
 use crate::policy::Policies;
@@ -67,6 +68,15 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
+    /// A caller whom an earlier snapshot recognised, by the rules of this one; `None` where it would not be let in.
+    pub(super) fn recognise_again(&self, principal: &Arc<Principal>, now: Timestamp) -> Option<Arc<Principal>> {
+        if principal.kind == PrincipalKind::Anonymous {
+            return Some(principal.clone());
+        }
+        let of_its_kind = self.verifiers.iter().filter(|verifier| verifier.kind() == principal.evidence);
+        of_its_kind.filter_map(|verifier| verifier.recognise_again(principal, now)).next()
+    }
+
     /// What serves `route`.
     #[must_use]
     pub fn served(&self, route: &Route) -> Option<&ServedRoute> {

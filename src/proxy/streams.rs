@@ -125,15 +125,16 @@ impl OpenStream {
         let (parts, ()) = request.body(()).ok()?.into_parts();
         let matched = snapshot.router.find(RequestTarget::of(&parts).ok()?).ok()??;
         let (before, route) = (&self.route, &matched.route);
-        if route.name != before.name || route.environment != before.environment || !accepts(route, &self.principal) {
+        let principal = snapshot.recognise_again(&self.principal, now)?;
+        if route.name != before.name || route.environment != before.environment || !accepts(route, &principal) {
             return None;
         }
         if self.is_tunnel && !route.websocket {
             return None;
         }
         // Only what is asked for anew: an authentication that was recent enough grows old while a stream is open.
-        let leeway = snapshot.login.as_ref().map(|login| login.leeway(&self.principal.issuer)).unwrap_or_default();
-        if route.login != before.login && !login::meets(&route.login, &self.principal, leeway, now) {
+        let leeway = snapshot.login.as_ref().map(|login| login.leeway(&principal.issuer)).unwrap_or_default();
+        if route.login != before.login && !login::meets(&route.login, &principal, leeway, now) {
             return None;
         }
         let facts = RequestFacts {
@@ -143,7 +144,7 @@ impl OpenStream {
             source_ip: self.source,
             now,
         };
-        let grant = snapshot.policies.authorize(&self.principal, &facts).ok()?;
+        let grant = snapshot.policies.authorize(&principal, &facts).ok()?;
         assumption::record(audit, &snapshot.policies, &grant, now, &self.request_id).ok()?;
         Some(grant.expires_at())
     }

@@ -115,6 +115,10 @@ impl IdentityVerifier for StatedEvidence {
     fn verify<'a>(&'a self, _presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>> {
         ready(self.principal.clone()).boxed()
     }
+
+    fn recognise_again(&self, principal: &Arc<Principal>, _now: Timestamp) -> Option<Arc<Principal>> {
+        Some(principal.clone())
+    }
 }
 
 fn by_unverified_token(

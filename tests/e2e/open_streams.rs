@@ -9,7 +9,7 @@ use crate::reload::WRITERS_READ;
 use crate::sessions::{header, signed_in};
 use crate::streaming::open_socket;
 use crate::support::{
-    Authority, Gate, ORIGIN, RecordingUpstream, RunningGate, Script, StaticIssuer, eventually, now, within,
+    AuditRecord, Authority, Gate, ORIGIN, RecordingUpstream, RunningGate, Script, StaticIssuer, eventually, now, within,
 };
 
 /// Readers may read, and writers too as long as `policies/more.cedar` is there.
@@ -117,4 +117,82 @@ async fn an_upload_ends_with_a_reload_that_grants_it_no_more() {
     let record = gate.audited("the upload", |record| record.is_request_to("/things/upload")).await;
     assert_eq!(record.text("code"), "grant_ended");
     assert!(upstream.received().iter().all(|received| !received.complete));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_a_reload_whose_issuer_would_not_take_its_token_any_more() {
+    let (issuer, upstream, gate) = world().await;
+    let before: serde_json::Value = serde_json::from_str(&gate.read("doorward.yaml")).unwrap();
+    // One change that its token meets, and then three that it does not.
+    for (what, goes_on, change) in [
+        ("a longer leeway", true, json!({ "leeway": "20s" })),
+        ("another audience", false, json!({ "audience": ["https://elsewhere.test"] })),
+        ("a required claim", false, json!({ "required_claims": { "tenant": ["acme"] } })),
+        ("another name for its callers", false, json!({ "principal": ["client_id", "sub"] })),
+    ] {
+        gate.write("doorward.yaml", &format!("{before}\n"));
+        gate.becomes_ready(200).await;
+        let path = format!("/things/{}", what.replace(' ', "-"));
+        let token = issuer.token().groups(&["readers"]).mint();
+        let (pieces, script) = Script::pieces("text/event-stream");
+        upstream.script(&path, script);
+        let opened = || async {
+            let answer = gate.get(&path).bearer(&token).begin().await;
+            (answer.status() == 200).then_some(answer)
+        };
+        let mut body = eventually("the first configuration", opened).await.into_body();
+        pieces.send("data: 1\n\n".into()).await.unwrap();
+        within("an event", body.frame()).await.unwrap().unwrap();
+
+        let mut config = before.clone();
+        for (key, value) in change.as_object().unwrap() {
+            config["issuers"]["machines"][key] = value.clone();
+        }
+        let loads = || gate.audit().iter().filter(|record| record.event() == "config.loaded").count();
+        let earlier = loads();
+        gate.write("doorward.yaml", &format!("{config}\n"));
+        eventually("the reload", || async { (loads() > earlier).then_some(()) }).await;
+        if goes_on {
+            // Past the next look at open streams.
+            tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+            pieces.send("data: 2\n\n".into()).await.unwrap();
+            assert!(within("an event", body.frame()).await.unwrap().is_ok(), "{what}");
+        } else {
+            let end = within("the end of the stream", body.frame()).await;
+            assert!(end.is_some_and(|frame| frame.is_err()), "{what}");
+            let is_it = |record: &AuditRecord| record.is_request_to(&path) && record.text("code") == "grant_ended";
+            gate.audited(what, is_it).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sessions_stream_goes_on_past_a_reload_and_ends_with_one_that_refuses_its_claims() {
+    let (provider, upstream, gate, mut browser) = signed_in().await;
+    provider.id_tokens_live(300).await;
+    let cookie = header(&browser.cookies().await);
+    let (pieces, script) = Script::pieces("text/event-stream");
+    upstream.script("/app/events", script);
+    let mut body = gate.get("/app/events").header("cookie", &cookie).begin().await.into_body();
+    pieces.send("data: 1\n\n".into()).await.unwrap();
+    within("an event", body.frame()).await.unwrap().unwrap();
+    let config: serde_json::Value = serde_json::from_str(&gate.read("doorward.yaml")).unwrap();
+    for (goes_on, key, value) in
+        [(true, "leeway", json!("20s")), (false, "required_claims", json!({ "tenant": ["x"] }))]
+    {
+        let mut config = config.clone();
+        config["issuers"]["people"][key] = value;
+        let loads = || gate.audit().iter().filter(|record| record.event() == "config.loaded").count();
+        let earlier = loads();
+        gate.write("doorward.yaml", &format!("{config}\n"));
+        eventually("the reload", || async { (loads() > earlier).then_some(()) }).await;
+        if goes_on {
+            tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+            pieces.send("data: 2\n\n".into()).await.unwrap();
+            assert!(within("an event", body.frame()).await.unwrap().is_ok());
+        } else {
+            let end = within("the end of the stream", body.frame()).await;
+            assert!(end.is_some_and(|frame| frame.is_err()));
+        }
+    }
 }

@@ -223,6 +223,19 @@ impl IdentityVerifier for BearerVerifier {
             None => self.verify_unknown(token, fingerprint, now).boxed(),
         }
     }
+
+    fn recognise_again(&self, principal: &Arc<Principal>, now: Timestamp) -> Option<Arc<Principal>> {
+        let issuer = self.issuers.iter().find(|issuer| issuer.projection.issuer == principal.issuer)?;
+        let stated = principal.claims.get("iss").and_then(Value::as_str);
+        if stated != Some(issuer.issuer.as_str()) {
+            return None;
+        }
+        let rules = issuer.rules();
+        let times = rules.check(&principal.claims, now).ok()?;
+        let claims = principal.claims.clone();
+        let again = rules.principal(claims, &times, || principal.began_at, principal.fingerprint).ok()?;
+        (again.id() == principal.id()).then(|| Arc::new(again))
+    }
 }
 
 /// The token of the one `Authorization` header: scheme in any case, exactly one space (RFC 6750 section 2.1).
