@@ -149,6 +149,7 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
         clock: clock.clone(),
         shutdown: shutdown.clone(),
         concurrent_requests: promised.concurrent_requests,
+        requests_per_source: checked.limits.requests_per_source,
         strict_audit: checked.audit.strict,
     }));
     let digests = certificates::digests(&settings, admin_settings.as_ref());

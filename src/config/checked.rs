@@ -142,6 +142,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// Most requests at once.
     pub concurrent_requests: usize,
+    /// Most requests at once of one source.
+    pub requests_per_source: Option<usize>,
     /// How long requests may finish at the end.
     pub drain: Duration,
 }

@@ -172,6 +172,7 @@ impl World {
             clock: Clock::system(),
             shutdown: Shutdown::new(),
             concurrent_requests: 1,
+            requests_per_source: None,
             strict_audit: false,
         }));
         Self { identify, credential, proxy, lines, writer }

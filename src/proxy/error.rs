@@ -60,6 +60,9 @@ pub enum ProxyError {
     /// More requests at once than the limit.
     #[error("too many requests at once")]
     Overloaded,
+    /// More requests at once than one source may have.
+    #[error("too many requests of this source at once")]
+    SourceOverloaded,
     /// More requests in a time than the route's rate.
     #[error("the rate of the {by} is used up")]
     RateLimited {
@@ -141,7 +144,7 @@ impl ProxyError {
             Self::Credential(_) | Self::AuditFull | Self::AuditUnwritten | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::SourceOverloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -165,6 +168,7 @@ impl ProxyError {
             Self::AuditUnwritten => "audit_unavailable",
             Self::Overloaded => "overloaded",
             Self::RateLimited { .. } => "rate_limited",
+            Self::SourceOverloaded => "source_overloaded",
             Self::Internal(_) => "internal_error",
         }
     }
@@ -195,6 +199,7 @@ impl ProxyError {
             Self::Credential(_) => "The credential for the service behind cannot be had at the moment. Try again.",
             Self::Upstream(_) => "The service behind did not answer as it should.",
             Self::AuditFull | Self::AuditUnwritten | Self::Overloaded => "Too many requests at the moment. Try again.",
+            Self::SourceOverloaded => "Too many of your requests are open at once. Try again when some have ended.",
             Self::RateLimited { .. } => "More requests came than this address takes in the time. Try again later.",
             Self::Internal(_) => "The request could not be served.",
         }
@@ -206,7 +211,8 @@ impl ProxyError {
         if let Self::RateLimited { wait, .. } = self {
             return Some(*wait);
         }
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1))
+        let soon = matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        soon.then_some(Duration::from_secs(1))
     }
 
     /// What the audit record says was decided.
@@ -227,6 +233,7 @@ impl ProxyError {
             | Self::AuditUnwritten
             | Self::Overloaded
             | Self::RateLimited { .. }
+            | Self::SourceOverloaded
             | Self::Internal(_) => Decision::Deny,
         }
     }
@@ -242,6 +249,7 @@ impl ProxyError {
             | Self::BodyOutgrew
             | Self::TooManyFields
             | Self::UpgradeRefused
+            | Self::SourceOverloaded
             | Self::RateLimited { .. } => Outcome::Rejected,
             Self::Identity(_) | Self::Denied(_) | Self::CertificateBarred => Outcome::Denied,
             Self::Credential(_)

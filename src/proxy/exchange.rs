@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::ProxyError;
+use super::places::Place;
 use super::streams::{OpenStreams, StreamGuard};
 use crate::audit::{AuditEntry, Decision};
 use crate::body::{self, Body, BoxError};
@@ -41,7 +42,7 @@ pub(super) struct Exchange {
     metrics: Arc<Metrics>,
     /// What was read of the request's body, where it has one.
     request_bytes: Option<Arc<AtomicU64>>,
-    permit: Option<OwnedSemaphorePermit>,
+    held: Option<(OwnedSemaphorePermit, Option<Place>)>,
 }
 
 impl Exchange {
@@ -60,7 +61,7 @@ impl Exchange {
             streams,
             metrics,
             request_bytes: None,
-            permit: None,
+            held: None,
         }
     }
 
@@ -73,8 +74,8 @@ impl Exchange {
     }
 
     /// Counts among the requests at once until it is settled: its answer's body and its tunnel are part of it.
-    pub(super) fn hold(&mut self, permit: OwnedSemaphorePermit) {
-        self.permit = Some(permit);
+    pub(super) fn hold(&mut self, permit: OwnedSemaphorePermit, place: Option<Place>) {
+        self.held = Some((permit, place));
     }
 
     /// Records how long a step took, and answers when it ended: the next one begins there.

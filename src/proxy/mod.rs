@@ -15,6 +15,8 @@ mod ids;
 
 mod line;
 
+mod places;
+
 mod rates;
 
 mod respond;
@@ -26,6 +28,7 @@ mod streams;
 pub use error::ProxyError;
 pub use snapshot::{ServedDocuments, ServedRoute, Snapshot};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +50,7 @@ use crate::telemetry::{Metrics, Outcome};
 use crate::upstream::{self, TraceContext, TunnelEnd};
 
 use exchange::{Exchange, RecordedBody, Tunnel};
+use places::Places;
 use rates::Rates;
 use respond::{Audience, Refusal};
 use streams::OpenStreams;
@@ -72,6 +76,8 @@ pub struct ProxyParts {
     pub shutdown: Shutdown,
     /// Most requests at once.
     pub concurrent_requests: usize,
+    /// Most requests at once of one source.
+    pub requests_per_source: Option<usize>,
     /// Whether a request goes upstream only once a record of its grant has been written.
     pub strict_audit: bool,
 }
@@ -81,6 +87,7 @@ pub struct ProxyParts {
 pub struct Proxy {
     parts: ProxyParts,
     permits: Arc<Semaphore>,
+    places: Arc<Places>,
     tunnels: TaskTracker,
     streams: Arc<OpenStreams>,
     rates: Rates,
@@ -101,7 +108,8 @@ impl Proxy {
     #[must_use]
     pub fn new(parts: ProxyParts) -> Self {
         let permits = Arc::new(Semaphore::new(parts.concurrent_requests.min(Semaphore::MAX_PERMITS)));
-        Self { parts, permits, tunnels: TaskTracker::new(), streams: Arc::default(), rates: Rates::default() }
+        let places = Places::new(parts.requests_per_source);
+        Self { parts, permits, places, tunnels: TaskTracker::new(), streams: Arc::default(), rates: Rates::default() }
     }
 
     /// The counters, for whoever catches a panic of the line.
@@ -144,15 +152,10 @@ impl Proxy {
         let request_id_of = request_id.clone();
         let arrival =
             Arrival { snapshot: &snapshot, peer: &peer, downstream, request_id: request_id_of, trace: &trace, now };
-        let passed = match self.permits.clone().try_acquire_owned() {
-            Ok(permit) => {
-                exchange.hold(permit);
-                match ProxyError::of(admission) {
-                    Some(refused) => Err(refused),
-                    None => self.pass(&arrival, &mut parts, body, &mut exchange).await,
-                }
-            }
-            Err(_) => Err(ProxyError::Overloaded),
+        let admitted = self.admit(&mut exchange, arrival.downstream.address, admission);
+        let passed = match admitted {
+            Ok(()) => self.pass(&arrival, &mut parts, body, &mut exchange).await,
+            Err(refused) => Err(refused),
         };
 
         let mut response = passed.unwrap_or_else(|error| {
@@ -180,6 +183,14 @@ impl Proxy {
                 response.map(|body| RecordedBody::wrap(body, exchange, bodiless))
             }
         }
+    }
+
+    /// A place among the requests at once, and what the server found.
+    fn admit(&self, exchange: &mut Exchange, source: IpAddr, admission: Admission) -> Result<(), ProxyError> {
+        let place = self.places.enter(source)?;
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| ProxyError::Overloaded)?;
+        exchange.hold(permit, place);
+        ProxyError::of(admission).map_or(Ok(()), Err)
     }
 
     /// Ends what is open and not granted any more, as long as it is polled: a session that ended, or a reload.

@@ -30,10 +30,7 @@ pub(super) enum Counted {
 
 impl Counted {
     pub(super) fn source(address: IpAddr) -> Self {
-        Self::Source(match address.to_canonical() {
-            IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes().into(),
-        })
+        Self::Source(source_of(address))
     }
 
     const fn as_str(&self) -> &'static str {
@@ -42,6 +39,14 @@ impl Counted {
             Self::Principal(_) => "principal",
             Self::Route => "route",
         }
+    }
+}
+
+/// The address by which a source is counted.
+pub(super) fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes().into(),
     }
 }
 

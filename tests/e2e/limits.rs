@@ -291,3 +291,35 @@ async fn a_client_that_leaves_without_a_word_is_no_anomaly() {
     let records = world.gate.settled_audit().await;
     assert!(!records.iter().any(|record| record.event() == "anomaly.protocol"), "{records:#?}");
 }
+
+#[tokio::test]
+async fn a_source_that_holds_its_share_of_places_keeps_nobody_else_out() {
+    let settings = json!({
+        "limits": { "concurrent_requests": 20, "requests_per_source": 5 },
+        "trusted_proxies": ["127.0.0.1/32"],
+    });
+    let world = World::start(|gate| gate.config(settings)).await;
+    world.gate.becomes_ready(200).await;
+    world.upstream.script("/things/silent", Script::Silence);
+    let token = world.token();
+    let ask = |path: &str, source: &str| {
+        let draft = world.gate.get(path).bearer(&token).header("x-forwarded-for", source);
+        draft.into_http2()
+    };
+    let mut sender = world.gate.http2().await;
+    let waiting: Vec<_> =
+        (0..5).map(|_| tokio::spawn(sender.send_request(ask("/things/silent", "192.0.2.1")))).collect();
+    eventually("all of them to wait", || async { (world.upstream.received().len() == 5).then_some(()) }).await;
+    let refused = Answer::read(sender.send_request(ask("/things/1", "192.0.2.1")).await.unwrap()).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(refused.json()["code"], "source_overloaded");
+    assert_eq!(sender.send_request(ask("/things/1", "192.0.2.2")).await.unwrap().status(), 200);
+    for request in waiting {
+        request.abort();
+    }
+    let again = || {
+        let sent = sender.send_request(ask("/things/1", "192.0.2.1"));
+        async { (sent.await.unwrap().status() == 200).then_some(()) }
+    };
+    eventually("its places to be given back", again).await;
+}

@@ -172,6 +172,12 @@ async fn a_low_soft_limit_of_open_files_is_raised_to_the_hard_one() {
 }
 
 #[tokio::test]
+async fn the_process_writes_no_core_file() {
+    let world = World::start(|gate| gate.limited("ulimit -c unlimited")).await;
+    assert_eq!(world.gate.limits_of("Max core file size"), ("0".to_owned(), "0".to_owned()));
+}
+
+#[tokio::test]
 async fn connections_that_no_limit_of_open_files_leaves_room_for_are_warned_of_with_numbers() {
     let settings = json!({ "limits": { "connections": 300, "concurrent_requests": 50 } });
     let told = "the limit of open files is too low";

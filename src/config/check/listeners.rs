@@ -129,6 +129,10 @@ pub(super) fn limits(scope: &Scope<'_>, raw: Option<&raw::Limits>) -> Limits {
         connection_idle: scope.duration(raw.connection_idle.as_ref(), default.connection_idle),
         handshake: scope.duration(raw.handshake.as_ref(), default.handshake),
         concurrent_requests: wide(scope.count(raw.concurrent_requests.as_ref(), CONCURRENT_REQUESTS, 10_000_000)),
+        requests_per_source: raw
+            .requests_per_source
+            .as_ref()
+            .map(|count| wide(scope.count(Some(count), CONCURRENT_REQUESTS, 10_000_000))),
         drain: scope.duration(raw.drain.as_ref(), default.drain),
     }
 }

@@ -93,6 +93,8 @@ pub struct Limits {
     pub handshake: Option<Placed<DurationText>>,
     /// Most requests at once, open streams and WebSockets among them. Default 10000.
     pub concurrent_requests: Option<Placed<u64>>,
+    /// Most requests at once of one source: an IPv4 address, or 64 bits of IPv6. Without it a source may hold them all.
+    pub requests_per_source: Option<Placed<u64>>,
     /// How long requests may finish after SIGTERM. Default `20s`.
     pub drain: Option<Placed<DurationText>>,
 }

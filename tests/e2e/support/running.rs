@@ -135,8 +135,13 @@ impl RunningGate {
 
     /// The soft and the hard limit of open files that the process has now.
     pub(crate) fn descriptor_limits(&self) -> (String, String) {
+        self.limits_of("Max open files")
+    }
+
+    /// The soft and the hard limit of this name that the process has now.
+    pub(crate) fn limits_of(&self, name: &str) -> (String, String) {
         let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id().unwrap())).unwrap();
-        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         let mut words = line.split_whitespace().map(str::to_owned);
         (words.next().unwrap(), words.next().unwrap())
     }
