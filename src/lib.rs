@@ -11,6 +11,10 @@ pub mod demo;
 
 pub mod app;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub mod workbench;
 
 pub mod config;

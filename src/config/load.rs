@@ -73,6 +73,20 @@ pub(super) fn survey(path: &Path, environment: &Environment<'_>) -> (Checked, Fa
     check::check(&Input { main, config, policies, broken, cedar, hash, environment }, faults)
 }
 
+/// As [`load_with`], of texts that lie in no file: of the main file, and of the one file of rules.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn survey_texts(main: &str, rules: &str, environment: &Environment<'_>) -> (Checked, Faults) {
+    let mut faults = Faults::default();
+    let (main, rules) = (SourceFile::new("doorward.yaml", main), SourceFile::new("policies/rules.yaml", rules));
+    let config = form::read(&main, &mut faults);
+    let (mut policies, mut broken) = (Vec::new(), Vec::new());
+    match form::read::<raw::Policies>(&rules, &mut faults) {
+        Ok(read) => policies.push((rules, read)),
+        Err(salvage) => broken.push((rules, salvage)),
+    }
+    check::check(&Input { main, config, policies, broken, cedar: Vec::new(), hash: Arc::from(""), environment }, faults)
+}
+
 /// The hash of what the configuration's files hold now, as [`Checked::hash`] of what was loaded.
 pub(super) fn hash_of(path: &Path) -> Arc<str> {
     let mut ignored = Faults::default();

@@ -9,7 +9,7 @@ mod json;
 pub mod jwt;
 pub mod keys;
 pub mod projection;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
 pub mod token;
 

@@ -14,6 +14,8 @@ mod logout;
 mod navigation;
 mod origin;
 pub mod pages;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probe;
 mod provider;
 mod query;
 mod refresh;

@@ -107,6 +107,13 @@ impl Sealer {
         Ok(sealer)
     }
 
+    /// A set of one key that is kept nowhere.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn in_memory(now: Timestamp) -> Result<Self, SealError> {
+        let keys = ArcSwap::from_pointee(vec![Arc::new(Key::generate(now)?)]);
+        Ok(Self { path: PathBuf::new(), keys, rotation: Mutex::new(()) })
+    }
+
     /// Makes a new key when the newest is older than `every`, and forgets keys replaced longer than `overlap` ago.
     /// Answers whether the set changed. Blocks on the disk.
     ///

@@ -15,10 +15,11 @@ use http::{HeaderMap, HeaderValue, header};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
-use super::cookies::{CookieFault, Joined, MOST_CHUNKS, chunks_of};
+use super::cookies::{CookieFault, CookieNames, Joined, MOST_CHUNKS, chunks_of};
 use super::provider::PATIENCE;
+use super::seal::{self, Sealer};
 use super::store::{Entry, Facts, SessionKey};
-use super::{Login, LoginIssuer, origin, seal};
+use super::{Login, LoginIssuer, origin};
 use crate::clock::Timestamp;
 use crate::identity::{IdentityError, IdentityVerifier, Presented, Principal};
 use crate::route::{EvidenceKind, LoginRequirement};
@@ -173,6 +174,35 @@ pub(super) fn is_recent(
     longest.is_none_or(|longest| authenticated_at.is_some_and(|at| now.since(at) <= longest.saturating_add(leeway)))
 }
 
+/// A cookie's text, where it was sealed for a session and came in as many chunks as it was sent in.
+pub(super) fn opened_with(sealer: &Sealer, names: &CookieNames, joined: &Joined) -> Option<SessionCookie> {
+    let sealed = URL_SAFE_NO_PAD.decode(&joined.text).ok()?;
+    let text = sealer.open(&purpose(names), &sealed).ok()?;
+    let (chunks, text) = text.split_first()?;
+    if usize::from(*chunks) != joined.chunks {
+        return None;
+    }
+    serde_json::from_slice(text).ok()
+}
+
+/// The text of a cookie; claims that do not fit stay on the server.
+pub(super) fn sealed_with(sealer: &Sealer, names: &CookieNames, cookie: &SessionCookie) -> Option<String> {
+    let text = serde_json::to_vec(cookie).ok()?;
+    let sealed_bytes = text.len() + 1 + seal::OVERHEAD;
+    let chunks = chunks_of((sealed_bytes * 4).div_ceil(3));
+    if chunks > MOST_CHUNKS {
+        let without = SessionCookie { facts: None, ..cookie.clone() };
+        return cookie.facts.is_some().then(|| sealed_with(sealer, names, &without)).flatten();
+    }
+    let mut plain = vec![u8::try_from(chunks).ok()?];
+    plain.extend_from_slice(&text);
+    Some(URL_SAFE_NO_PAD.encode(sealer.seal(&purpose(names), plain).ok()?))
+}
+
+fn purpose(names: &CookieNames) -> String {
+    format!("{}|1", names.session())
+}
+
 impl Login {
     async fn recognise(&self, presented: Presented<'_>) -> Result<Arc<Principal>, IdentityError> {
         origin::check(&self.origin, presented.method, presented.headers, presented.route)?;
@@ -238,34 +268,15 @@ impl Login {
         if let Some(opened) = self.caches.opened.get(&digest) {
             return Some(opened);
         }
-        let sealed = URL_SAFE_NO_PAD.decode(&joined.text).ok()?;
-        let text = self.state.sealer.open(&self.session_purpose(), &sealed).ok()?;
-        let (chunks, text) = text.split_first()?;
-        if usize::from(*chunks) != joined.chunks {
-            return None;
-        }
-        let cookie: SessionCookie = serde_json::from_slice(text).ok()?;
+        let cookie = opened_with(&self.state.sealer, &self.cookies, joined)?;
         let opened = Arc::new(Opened { key: SessionKey::of(cookie.id.as_bytes()), cookie });
         self.caches.opened.insert(digest, opened.clone());
         Some(opened)
     }
 
-    /// Seals a cookie; claims that do not fit stay on the server.
+    /// Seals a cookie.
     pub(super) fn seal_cookie(&self, cookie: &SessionCookie) -> Option<String> {
-        let text = serde_json::to_vec(cookie).ok()?;
-        let sealed_bytes = text.len() + 1 + seal::OVERHEAD;
-        let chunks = chunks_of((sealed_bytes * 4).div_ceil(3));
-        if chunks > MOST_CHUNKS {
-            let without = SessionCookie { facts: None, ..cookie.clone() };
-            return cookie.facts.is_some().then(|| self.seal_cookie(&without)).flatten();
-        }
-        let mut plain = vec![u8::try_from(chunks).ok()?];
-        plain.extend_from_slice(&text);
-        Some(URL_SAFE_NO_PAD.encode(self.state.sealer.seal(&self.session_purpose(), plain).ok()?))
-    }
-
-    fn session_purpose(&self) -> String {
-        format!("{}|1", self.cookies.session())
+        sealed_with(&self.state.sealer, &self.cookies, cookie)
     }
 
     /// The newest claims of a session: from its cookie, from memory, or from its file.

@@ -154,6 +154,15 @@ pub(super) fn build(
     Context::from_pairs(pairs)
 }
 
+/// Every attribute of this request, as policies would see them.
+///
+/// # Errors
+/// As [`build`].
+#[cfg(any(test, fuzzing))]
+pub(crate) fn whole(principal: &Principal, facts: &RequestFacts<'_>) -> Result<Context, ContextError> {
+    build(ContextReads::ALL, principal, facts)
+}
+
 fn text(value: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(value.to_owned())
 }

@@ -22,6 +22,8 @@ mod uses;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use context::whole as whole_context;
 pub use engine::Policies;
 pub use explain::{Explanation, PolicyExplanation, RoleExplanation, TrustExplanation};
 pub use faults::PolicyFault;

@@ -46,6 +46,10 @@ use self::connections::Connections;
 use self::listener::Listener;
 
 pub use self::anomaly::{Anomaly, AnomalyHandler};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::framing::{Framing, Refused};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::proxy_protocol::read_header;
 pub use self::service::Handler;
 pub use self::settings::{ListenAddress, ListenerSettings, ServerLimits};
 pub use self::stats::ServerStats;

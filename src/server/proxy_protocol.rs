@@ -16,7 +16,7 @@ const V1_OPENING: &[u8] = b"PROXY ";
 
 /// Why a named peer was refused.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProxyProtocolError {
+pub(crate) enum ProxyProtocolError {
     #[error("the connection ended before its PROXY header did")]
     Ended,
     #[error("the PROXY header is missing or malformed")]
@@ -37,7 +37,7 @@ pub(super) fn required_from(networks: &[IpNet], peer: IpAddr) -> bool {
 
 /// Reads the header. Gives the address of the client, or `None` where the peer speaks for itself (`LOCAL`,
 /// `UNKNOWN`, an address that is no IP address), and the bytes that came after the header.
-pub(super) async fn read_header<S>(stream: &mut S) -> Result<(Option<SocketAddr>, Bytes), ProxyProtocolError>
+pub(crate) async fn read_header<S>(stream: &mut S) -> Result<(Option<SocketAddr>, Bytes), ProxyProtocolError>
 where
     S: AsyncRead + Unpin,
 {

@@ -241,13 +241,21 @@ fn prepare(
         let watch = Watch::new(idle, ends, Some(exchange.clone()));
         (RequestBody::new(forward.body, length, watch, exchange.clone(), rules), Some(exchange))
     };
-    let path = PathAndQuery::from_maybe_shared(bytes::Bytes::from(forward.target.path_and_query()));
-    let path = path.map_err(|_| UpstreamError::Request("its path cannot be written"))?;
+    let uri = uri_of(forward.target)?;
     let mut request = Request::new(body);
     *request.method_mut() = method;
-    *request.uri_mut() = Uri::from(path);
+    *request.uri_mut() = uri;
     *request.headers_mut() = headers;
     Ok((request, exchange))
+}
+
+/// What stands in the request line: path and query of the target, byte by byte.
+///
+/// # Errors
+/// [`UpstreamError::Request`].
+pub(crate) fn uri_of(target: &Target) -> Result<Uri, UpstreamError> {
+    let path = PathAndQuery::from_maybe_shared(bytes::Bytes::from(target.path_and_query()));
+    path.map(Uri::from).map_err(|_| UpstreamError::Request("its path cannot be written"))
 }
 
 fn downstream_authority(target: &Target) -> Result<Authority, UpstreamError> {

@@ -28,6 +28,16 @@ use set::{KeySet, Refusal};
 use source::FileReader;
 pub use source::KeySource;
 
+/// Whether a key of this JWK set made the token's signature: what a store says of a set that it fetched.
+///
+/// # Errors
+/// Why the document is no key set.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn is_made_by(jwks: &[u8], token: &UnverifiedToken<'_>) -> Result<bool, String> {
+    let (signed, signature) = token.signed_and_signature();
+    Ok(KeySet::parse(jwks)?.verify(token.header(), signed, signature).is_ok())
+}
+
 /// A file is looked at this often.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -16,14 +16,14 @@ use self::head::{Body, Head};
 
 /// What no request may do, and where it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// What it is.
-    pub(super) anomaly: Anomaly,
+    pub(crate) anomaly: Anomaly,
     /// How many of the bytes looked at may pass: those of the messages before.
-    pub(super) passed: usize,
+    pub(crate) passed: usize,
     /// Whether a head is at fault, which hyper has not answered yet; else a body that it is reading, or what came before
     /// the answer to a request for an upgrade, of which nobody can say what it is.
-    pub(super) in_head: bool,
+    pub(crate) in_head: bool,
 }
 
 /// Bytes of chunk extensions that one chunk may have; nobody needs any.
@@ -33,7 +33,7 @@ const SIZE_DIGITS: usize = 15;
 
 /// The reader of one connection.
 #[derive(Debug)]
-pub(super) struct Framing {
+pub(crate) struct Framing {
     state: State,
     /// The beginning of a line whose end was not read yet.
     line: Vec<u8>,
@@ -62,7 +62,7 @@ enum State {
 
 impl Framing {
     /// A reader at the beginning of a connection, whose heads and trailers take at most `most_section_bytes` each.
-    pub(super) fn new(most_section_bytes: usize) -> Self {
+    pub(crate) fn new(most_section_bytes: usize) -> Self {
         Self {
             state: State::Between { skipped: false },
             line: Vec::new(),
@@ -76,7 +76,7 @@ impl Framing {
     ///
     /// # Errors
     /// The first fault. Nothing after it means anything.
-    pub(super) fn look(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    pub(crate) fn look(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         // Where the message begins that is being read; a fault takes back all of it that is here.
         let mut begun = 0;
         let mut rest = bytes;
@@ -110,6 +110,7 @@ impl Framing {
         };
         let (here, rest) = bytes.split_at(end + 1);
         if self.line.is_empty() {
+            self.check_room(here.len())?;
             self.line_ended(here)?;
         } else {
             self.keep(here)?;
@@ -121,16 +122,20 @@ impl Framing {
 
     /// Keeps the beginning of a line, within the limit of what it belongs to.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Anomaly> {
+        self.check_room(self.line.len().saturating_add(bytes.len()))?;
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Refuses a line, or its beginning, that is longer than the limit of what it belongs to leaves. Asked before anything
+    /// else, so that the verdict does not depend on how the line came.
+    fn check_room(&self, length: usize) -> Result<(), Anomaly> {
         let (most, anomaly) = if matches!(self.state, State::ChunkSize | State::ChunkEnd) {
             (SIZE_DIGITS + EXTENSION_BYTES + 2, Anomaly::Chunk)
         } else {
             (self.most_section_bytes.saturating_sub(self.section_bytes), Anomaly::HeadTooLarge)
         };
-        if self.line.len().saturating_add(bytes.len()) > most {
-            return Err(anomaly);
-        }
-        self.line.extend_from_slice(bytes);
-        Ok(())
+        if length > most { Err(anomaly) } else { Ok(()) }
     }
 
     /// A whole line, its end included.
@@ -182,7 +187,7 @@ impl Framing {
             State::Trailers => head::trailer(line)?,
             State::Content { .. } => {}
         }
-        if self.section_bytes > self.most_section_bytes { Err(Anomaly::HeadTooLarge) } else { Ok(()) }
+        Ok(())
     }
 }
 
