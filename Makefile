@@ -40,6 +40,10 @@ bench: ## Runs the benches
 soak: ## Measures what no test may depend on: first event, memory of large bodies
 	cargo bench --locked --bench soak
 
+.PHONY: fuzz
+fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); needs a nightly toolchain
+	@fuzz/run
+
 .PHONY: ci
 ci: ## Does what CI does
 	.ci/run

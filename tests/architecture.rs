@@ -13,7 +13,7 @@ const ROWS: [&[&str]; 16] = [
     &["cli"],
     &["demo"],
     &["app"],
-    &["workbench"],
+    &["fuzzing", "workbench"],
     &["config"],
     &["edge", "server", "admin"],
     &["proxy"],

@@ -128,7 +128,7 @@ impl Reader {
         loop {
             match self.line(bytes, &mut at) {
                 None => return Some(None),
-                Some(line) if line.is_empty() => return Some(Some(at)),
+                Some([]) => return Some(Some(at)),
                 Some(_) => {}
             }
         }

@@ -10,6 +10,8 @@ mod policy;
 mod proxy_header;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod same_bytes;
 mod target;
 mod token;
 
@@ -20,10 +22,6 @@ pub use policy::policy;
 pub use proxy_header::proxy_header;
 pub use target::target;
 pub use token::token;
-
-#[cfg(test)]
-pub(crate) use target::World as TargetWorld;
-pub(crate) use target::parts_of;
 
 /// Takes the first byte away, for what the rest is used for; nothing when there is none.
 fn choice(bytes: &[u8]) -> Option<(u8, &[u8])> {

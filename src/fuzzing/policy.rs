@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use super::target::parts_of;
 use crate::clock::Timestamp;
-use crate::fuzzing::parts_of;
 use crate::identity::{Principal, PrincipalKind, VerifiedIdentity, testing};
 use crate::policy::{
     AttributeType, DeclaredAttribute, Policies, PolicyFault, PolicySettings, PolicySource, RequestFacts, RoleSettings,

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+/// Panics where its property does not hold.
+type Check = fn(&[u8]);
+
 /// By the names of the fuzzer's targets.
-const TARGETS: [(&str, fn(&[u8])); 7] = [
+const TARGETS: [(&str, Check); 7] = [
     ("configuration", super::configuration),
     ("cookie", super::cookie),
     ("framing", super::framing),

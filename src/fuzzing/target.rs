@@ -38,7 +38,7 @@ pub fn target(bytes: &[u8]) {
 }
 
 /// The head of a request for this URI with this `Host`, where such a request can be.
-pub(crate) fn parts_of(host: &[u8], uri: &[u8]) -> Option<Parts> {
+pub(super) fn parts_of(host: &[u8], uri: &[u8]) -> Option<Parts> {
     let uri = Uri::try_from(uri).ok()?;
     let host = HeaderValue::from_bytes(host).ok()?;
     Some(Request::get(uri).header("host", host).body(()).ok()?.into_parts().0)
@@ -66,13 +66,13 @@ fn is_normal_path(request: &RequestTarget, path: &str) {
 }
 
 /// Routes of both forms, one within the reach of another.
-pub(crate) struct World {
+pub(super) struct World {
     router: Router,
     caller: Arc<Principal>,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let opaque = || PathMode::Opaque { reason: "package names hold %2F".into() };
         let routes = [
             ("/things/{id}", PathMode::Normal),
@@ -95,13 +95,13 @@ impl World {
     }
 
     /// The route of a request, where it has one.
-    pub(crate) fn found(&self, parts: &Parts) -> Option<RouteMatch> {
+    pub(super) fn found(&self, parts: &Parts) -> Option<RouteMatch> {
         self.router.find(RequestTarget::of(parts).ok()?).ok().flatten()
     }
 
     /// Fails unless the path that the route's pattern caught, the path in the policies' context and the path in the
     /// upstream's request line are the same bytes: the raw ones where the route is opaque, the normal form otherwise.
-    pub(crate) fn everybody_sees_the_same(&self, found: &RouteMatch, parts: &Parts) {
+    pub(super) fn everybody_sees_the_same(&self, found: &RouteMatch, parts: &Parts) {
         let RouteMatch { route, target, parameters } = found;
         let request = RequestTarget::of(parts).expect("it was read before");
         let form = if route.is_opaque() { Some(request.raw_path()) } else { request.normal_path() };

@@ -9,8 +9,11 @@ use ipnet::IpNet;
 use proxy_header::{Error as HeaderError, ParseConfig, Protocol, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Largest header read: section 2.2 gives v2 at most 536 bytes where TLVs are few; v1 has 107.
+/// Largest header read: section 2.2 gives v2 at most 536 bytes where TLVs are few.
 const LONGEST_HEADER: usize = 536;
+
+/// Largest header of v1, its line break included (section 2.1). The parser asks only while it waits for more.
+const LONGEST_V1_HEADER: usize = 107;
 
 const V1_OPENING: &[u8] = b"PROXY ";
 
@@ -76,6 +79,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, ProxyProto
             | HeaderError::V1UnsupportedProtocol,
         ) => return Err(ProxyProtocolError::Malformed),
     };
+    if bytes.first() == Some(&b'P') && length > LONGEST_V1_HEADER {
+        return Err(ProxyProtocolError::Malformed);
+    }
     match header.proxied_address() {
         None => Ok(Some((None, length))),
         Some(proxied) if proxied.protocol == Protocol::Stream => Ok(Some((Some(proxied.source), length))),
@@ -148,6 +154,19 @@ mod tests {
         }
         let datagram = version_two(1, 0x12, &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 187]);
         assert!(matches!(read(&datagram).await, Err(ProxyProtocolError::Datagram)));
+    }
+
+    #[tokio::test]
+    async fn a_version_one_header_has_one_limit_however_it_arrives() {
+        let of = |bytes: usize| format!("PROXY UNKNOWN {}\r\n", "x".repeat(bytes - "PROXY UNKNOWN \r\n".len()));
+        assert_eq!(read(of(107).as_bytes()).await.unwrap().0, None);
+        for bytes in [108, 160, 500] {
+            let line = of(bytes);
+            assert!(matches!(read(line.as_bytes()).await, Err(ProxyProtocolError::Malformed)), "{bytes}");
+            let (one, other) = line.as_bytes().split_at(60);
+            let mut pieces = one.chain(other);
+            assert!(read_header(&mut pieces).await.is_err(), "{bytes}");
+        }
     }
 
     #[tokio::test]

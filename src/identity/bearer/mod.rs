@@ -168,8 +168,9 @@ impl BearerVerifier {
             }
         };
         let basis = Basis { issuer: index, generation };
+        let (signed, _) = token.signed_and_signature();
         let (_, claims) = token.into_parts();
-        match self.judge(issuer, claims, fingerprint, now) {
+        match self.judge(issuer, claims, (fingerprint, signed), now) {
             Ok((principal, ends)) => {
                 self.recall.verified((fingerprint, token_bytes), principal.clone(), basis, now, ends);
                 Ok(principal)
@@ -186,12 +187,12 @@ impl BearerVerifier {
         &self,
         issuer: &BearerIssuer,
         claims: Map<String, Value>,
-        fingerprint: [u8; 32],
+        (fingerprint, signed): ([u8; 32], &str),
         now: Timestamp,
     ) -> Result<(Arc<Principal>, Timestamp), IdentityError> {
         let rules = issuer.rules();
         let times = rules.check(&claims, now)?;
-        let first_sight = || self.first_sights.of(fingerprint, now);
+        let first_sight = || self.first_sights.of(sha256(signed.as_bytes()), now);
         let principal = rules.principal(claims, &times, first_sight, fingerprint)?;
         Ok((Arc::new(principal), times.expires_at))
     }

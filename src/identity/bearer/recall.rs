@@ -1,7 +1,8 @@
 //! What is remembered of tokens: those that a verifier verified, those it refused, and when the process first saw the
 //! rest.
 //!
-//! Everything is keyed by the SHA-256 of the whole token and bounded. Refusals have a table of their own, so that a
+//! Verdicts are keyed by the SHA-256 of the whole token, first sights by that of what its signature covers: whoever has
+//! an ECDSA signature (r, s) can write (r, n − s), which is as good, and must not begin anew by it. All is bounded. Refusals have a table of their own, so that a
 //! flood of bad tokens pushes out no good one.
 
 use std::sync::Arc;
@@ -62,7 +63,7 @@ impl Weighter<[u8; 32], Arc<Kept>> for ByPlaces {
     }
 }
 
-/// When tokens that state no time were first seen, by their SHA-256.
+/// When tokens that state no time were first seen, by the SHA-256 of what their signature covers.
 ///
 /// Role sessions begin there, so it outlives the verifiers: else each new one would begin them again.
 #[derive(Debug)]
@@ -76,11 +77,11 @@ impl FirstSights {
     }
 
     /// When the token of this SHA-256 was first seen, which may be now.
-    pub(super) fn of(&self, fingerprint: [u8; 32], now: Timestamp) -> Timestamp {
-        if let Some(seen) = self.0.get(&fingerprint) {
+    pub(super) fn of(&self, signed: [u8; 32], now: Timestamp) -> Timestamp {
+        if let Some(seen) = self.0.get(&signed) {
             return seen.min(now);
         }
-        self.0.insert(fingerprint, now);
+        self.0.insert(signed, now);
         now
     }
 }

@@ -1,5 +1,6 @@
 //! Whole tokens against the whole verifier.
 
+mod hostile;
 mod memory;
 
 use std::sync::LazyLock;

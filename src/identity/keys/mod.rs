@@ -24,19 +24,11 @@ use super::IdentityError;
 use super::jwt::{Header, UnverifiedToken};
 use crate::clock::{Clock, Timestamp};
 use crate::outbound::{OutboundClient, OutboundError, OutboundSettings};
+#[cfg(any(test, fuzzing))]
+pub(crate) use set::is_made_by;
 use set::{KeySet, Refusal};
 use source::FileReader;
 pub use source::KeySource;
-
-/// Whether a key of this JWK set made the token's signature: what a store says of a set that it fetched.
-///
-/// # Errors
-/// Why the document is no key set.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn is_made_by(jwks: &[u8], token: &UnverifiedToken<'_>) -> Result<bool, String> {
-    let (signed, signature) = token.signed_and_signature();
-    Ok(KeySet::parse(jwks)?.verify(token.header(), signed, signature).is_ok())
-}
 
 /// A file is looked at this often.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -259,7 +251,7 @@ impl KeyStore {
         until: Instant,
     ) -> Result<u64, IdentityError> {
         let (signed, signature) = token.signed_and_signature();
-        let mut outcome = current.keys.verify(token.header(), signed, signature);
+        let mut outcome = current.keys.verify(token.header(), signed.as_bytes(), signature);
         let mut has_joined = false;
         while outcome == Err(Refusal::UnknownKey) {
             let search = self.shared.search(token.header());
@@ -273,7 +265,7 @@ impl KeyStore {
             // Whatever the search was: another caller's fetch may have brought the key since `current` was read.
             let newest = self.shared.usable(now).ok_or_else(|| self.unavailable())?;
             if newest.generation != current.generation {
-                outcome = newest.keys.verify(token.header(), signed, signature);
+                outcome = newest.keys.verify(token.header(), signed.as_bytes(), signature);
                 current = newest;
             }
             if matches!(search, Search::Joined(_)) && !has_joined {

@@ -95,7 +95,7 @@ impl KeySet {
     }
 
     /// Whether a key of this set made `signature` over `signed`.
-    pub(super) fn verify(&self, header: &Header, signed: &str, signature: &str) -> Result<(), Refusal> {
+    pub(super) fn verify(&self, header: &Header, signed: &[u8], signature: &str) -> Result<(), Refusal> {
         let fits = |key: &&VerificationKey| key.serves(header.algorithm);
         let candidates: Vec<&VerificationKey> = match &header.key_id {
             Some(id) => {
@@ -119,10 +119,20 @@ impl KeySet {
         }
         let algorithm = header.algorithm.for_library();
         let made_by = |candidate: &&VerificationKey| {
-            jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &candidate.key, algorithm).unwrap_or(false)
+            jsonwebtoken::crypto::verify(signature, signed, &candidate.key, algorithm).unwrap_or(false)
         };
         if candidates.iter().any(made_by) { Ok(()) } else { Err(Refusal::BadSignature) }
     }
+}
+
+/// Whether a key of this JWK set made the token's signature: what a store says of a set that it fetched.
+///
+/// # Errors
+/// Why the document is no key set.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn is_made_by(jwks: &[u8], token: &crate::identity::jwt::UnverifiedToken<'_>) -> Result<bool, String> {
+    let (signed, signature) = token.signed_and_signature();
+    Ok(KeySet::parse(jwks)?.verify(token.header(), signed.as_bytes(), signature).is_ok())
 }
 
 fn usable_key(jwk: &Map<String, Value>) -> Option<VerificationKey> {
@@ -151,11 +161,7 @@ fn usable_key(jwk: &Map<String, Value>) -> Option<VerificationKey> {
         ("RSA", _) => (Shape::Rsa, rsa_key(&bytes("n")?, &bytes("e")?)?),
         ("EC", Some("P-256")) => (Shape::P256, curve_key(&bytes("x")?, &bytes("y")?, Shape::P256)?),
         ("EC", Some("P-384")) => (Shape::P384, curve_key(&bytes("x")?, &bytes("y")?, Shape::P384)?),
-        ("OKP", Some("Ed25519")) => {
-            let point = bytes("x")?;
-            ParsedPublicKey::new(&ED25519, &point).ok()?;
-            (Shape::Ed25519, DecodingKey::from_ed_der(&point))
-        }
+        ("OKP", Some("Ed25519")) => (Shape::Ed25519, ed25519_key(&bytes("x")?)?),
         _ => return None,
     };
     algorithm.is_none_or(|algorithm| shape.serves(algorithm)).then_some(VerificationKey { id, algorithm, shape, key })
@@ -167,6 +173,42 @@ fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
     let odd = exponent.last().is_some_and(|last| last % 2 == 1);
     let sound = RSA_BITS.contains(&bits) && odd && exponent != [1] && exponent.len() <= 4;
     sound.then(|| DecodingKey::from_rsa_raw_components(modulus, exponent))
+}
+
+/// Points of an order that divides 8, in every spelling, the sign left out. By such a key anybody signs anything.
+const LOW_ORDER: [[u8; 32]; 7] = {
+    const fn near_p(first: u8) -> [u8; 32] {
+        let mut point = [0xff; 32];
+        point[0] = first;
+        point[31] = 0x7f;
+        point
+    }
+    let mut one = [0; 32];
+    one[0] = 1;
+    [
+        [0; 32],
+        one,
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+        near_p(0xec),
+        near_p(0xed),
+        near_p(0xee),
+    ]
+};
+
+fn ed25519_key(point: &[u8]) -> Option<DecodingKey> {
+    let mut unsigned: [u8; 32] = point.try_into().ok()?;
+    if let Some(last) = unsigned.last_mut() {
+        *last &= 0x7f;
+    }
+    ParsedPublicKey::new(&ED25519, point).ok()?;
+    (!LOW_ORDER.contains(&unsigned)).then(|| DecodingKey::from_ed_der(point))
 }
 
 fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
@@ -212,7 +254,7 @@ mod tests {
         let set = KeySet::parse(json!({ "keys": set }).to_string().as_bytes()).unwrap();
         let token = crate::identity::jwt::UnverifiedToken::parse(token).unwrap();
         let (signed, signature) = token.signed_and_signature();
-        set.verify(token.header(), signed, signature)
+        set.verify(token.header(), signed.as_bytes(), signature)
     }
 
     #[test]

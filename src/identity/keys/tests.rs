@@ -1,6 +1,7 @@
 //! The store against an issuer that is slow, down, wrong, or changes its keys.
 
 mod rotation;
+mod wycheproof;
 
 use std::sync::Mutex;
 

@@ -37,6 +37,19 @@ fn what_is_framed_in_one_way_passes() {
 }
 
 #[test]
+fn a_head_has_one_limit_however_it_is_cut() {
+    let line = "GET / HTTP/1.1\r\n";
+    let of = |bytes: usize| format!("{line}A: {}\r\n\r\n", "b".repeat(bytes - line.len() - "A: \r\n\r\n".len()));
+    assert_eq!(of(LIMIT).len(), LIMIT);
+    assert_eq!(anomaly(&of(LIMIT)), None);
+    for bytes in [LIMIT + 1, LIMIT + 2, LIMIT + 3] {
+        assert_eq!(anomaly(&of(bytes)), Some(Anomaly::HeadTooLarge), "{bytes}");
+    }
+    let never_ended = of(LIMIT + 500).replace("\r\n\r\n", "\n");
+    assert_eq!(anomaly(&never_ended), Some(Anomaly::HeadTooLarge));
+}
+
+#[test]
 fn what_two_readers_could_frame_differently_is_refused() {
     let get = |field: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
     let chunks = |text: &str| format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{text}");
