@@ -78,9 +78,11 @@ pub(super) fn survey(path: &Path, environment: &Environment<'_>) -> (Checked, Fa
 pub(crate) fn survey_texts(main: &str, rules: &str, environment: &Environment<'_>) -> (Checked, Faults) {
     let mut faults = Faults::default();
     let (main, rules) = (SourceFile::new("doorward.yaml", main), SourceFile::new("policies/rules.yaml", rules));
-    let config = form::read(&main, &mut faults);
+    let read = with_plain_lines(main.clone(), &mut faults);
+    let config = read.map_or_else(|| Err(Salvage::default()), |file| form::read(&file, &mut faults));
+    let read = with_plain_lines(rules.clone(), &mut faults);
     let (mut policies, mut broken) = (Vec::new(), Vec::new());
-    match form::read::<raw::Policies>(&rules, &mut faults) {
+    match read.map_or_else(|| Err(Salvage::default()), |file| form::read(&file, &mut faults)) {
         Ok(read) => policies.push((rules, read)),
         Err(salvage) => broken.push((rules, salvage)),
     }
@@ -203,7 +205,7 @@ fn source(path: &Path, faults: &mut Faults) -> Option<Arc<SourceFile>> {
         }
     };
     match String::from_utf8(bytes) {
-        Ok(text) => Some(SourceFile::new(path, text)),
+        Ok(text) => with_plain_lines(SourceFile::new(path, text), faults),
         Err(error) => {
             let file = SourceFile::new(path, String::from_utf8_lossy(error.as_bytes()).into_owned());
             let place = file.place(error.utf8_error().valid_up_to(), 1);
@@ -211,6 +213,18 @@ fn source(path: &Path, faults: &mut Faults) -> Option<Arc<SourceFile>> {
             None
         }
     }
+}
+
+/// The file, where all readers find the same lines in it. YAML and Cedar end a line, and so a comment, at a carriage return
+/// alone; an editor shows the rule that follows as part of the comment.
+fn with_plain_lines(file: Arc<SourceFile>, faults: &mut Faults) -> Option<Arc<SourceFile>> {
+    let mut returns = file.text.match_indices('\r').map(|(at, _)| at);
+    let Some(at) = returns.find(|at| !file.text.get(at + 1..).is_some_and(|rest| rest.starts_with('\n'))) else {
+        return Some(file);
+    };
+    let fault = Fault::new("carriage_return", &file, file.place(at, 1), "a carriage return stands alone");
+    faults.push(fault.help("remove it, or end the line with a line feed: some read it as a line's end, others do not"));
+    None
 }
 
 /// The policy files to read; everything that would silently not be read is a fault.

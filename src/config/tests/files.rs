@@ -73,6 +73,21 @@ fn what_is_missing_or_would_not_be_read_is_told() {
     let world = World::new();
     std::fs::write(world.path().join("policies/latin.yaml"), b"routes: {}\n# \xe9\n").unwrap();
     assert_eq!(world.told(), ["policies/latin.yaml:2:3 not_utf8: the file is not UTF-8"]);
+    for (file, text) in [
+        ("more.yaml", "# the front page\rroutes: {}\n"),
+        ("more.cedar", "// nobody\rpermit(principal, action, resource);\n"),
+    ] {
+        let world = World::new();
+        world.write(&format!("policies/{file}"), text);
+        let column = text.find('\r').unwrap() + 1;
+        let help = "remove it, or end the line with a line feed: some read it as a line's end, others do not";
+        assert_eq!(
+            world.told(),
+            [format!("policies/{file}:1:{column} carriage_return: a carriage return stands alone ({help})")]
+        );
+        world.write(&format!("policies/{file}"), &text.replace('\r', "\r\n"));
+        assert!(world.load().is_ok(), "{file} with the line ends of other systems");
+    }
     let world = World::with("doorward.yaml", "state:\n", "policies: .\nstate:\n");
     assert_eq!(
         world.told()[0],
