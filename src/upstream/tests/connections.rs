@@ -165,6 +165,24 @@ async fn an_address_that_refuses_connections_is_passed_over_and_comes_back() {
 }
 
 #[tokio::test]
+async fn second_tries_have_a_budget() {
+    const REQUESTS: usize = 400;
+    let alive = echo(Arc::default()).await;
+    let placeholder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = placeholder.local_addr().unwrap();
+    drop(placeholder);
+    // Never set aside: every other request begins at the dead address.
+    let ejection = Ejection { consecutive_failures: u32::MAX, base: SHORT };
+    let upstream = upstream(UpstreamSettings { ejection, ..settings(&[dead, alive]) });
+    let mut failed = 0;
+    for _ in 0..REQUESTS {
+        failed += usize::from(Ask::get("/").send(&upstream).await.is_err());
+    }
+    // A hundred that are saved, and one in five: of 200 that needed a second try, 180 had it or a few less.
+    assert!((15..=30).contains(&failed), "{failed} of {REQUESTS}");
+}
+
+#[tokio::test]
 async fn a_lone_address_that_refuses_connections_is_an_error_of_the_upstream() {
     let placeholder = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream_at(placeholder.local_addr().unwrap());
