@@ -37,7 +37,8 @@ bench: ## Runs the benches
 	cargo bench --locked
 
 .PHONY: soak
-soak: ## Measures what no test may depend on: first event, memory of large bodies
+soak: ## Counts in full what the suite counts a tenth of, and measures what no test may depend on
+	DOORWARD_SOAK=1 cargo test --profile ci --locked --test e2e -- load:: --nocapture --test-threads 1
 	cargo bench --locked --bench soak
 
 .PHONY: fuzz
