@@ -351,7 +351,7 @@ impl Router {
         {
             self.check_readings(table, found.route.index, request.raw_path(), &readings)?;
             let (route, parameters) = found.kept();
-            return Ok(Some(RouteMatch { route, parameters, target: request.into_opaque() }));
+            return Ok(Some(RouteMatch { route, parameters, target: request.into_opaque()? }));
         }
         let target = request.into_normal()?;
         let Some(found) = self.look(table, target.path()) else { return Ok(None) };

@@ -8,7 +8,7 @@ mod path;
 use http::request::Parts;
 use http::{Method, header};
 
-use path::{normalise, readings};
+use path::{may_stand, normalise, readings};
 
 /// Why a request's target was refused; always answered with 400, or 405 / 501 for methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,9 +147,14 @@ impl RequestTarget {
     }
 
     /// Settles on the raw bytes, for a route that declares its paths opaque.
-    #[must_use]
-    pub fn into_opaque(self) -> Target {
-        Target { method: self.method, host: self.host, port: self.port, path: self.raw_path, query: self.query }
+    ///
+    /// # Errors
+    /// [`TargetError::PathMalformed`] when one of them may not stand in a path as it is: nothing escapes it here.
+    pub fn into_opaque(self) -> Result<Target, TargetError> {
+        if !self.raw_path.bytes().all(may_stand) {
+            return Err(TargetError::PathMalformed);
+        }
+        Ok(Target { method: self.method, host: self.host, port: self.port, path: self.raw_path, query: self.query })
     }
 }
 
@@ -318,6 +323,17 @@ mod tests {
             "/a/%2e%2e%2fb",
         ] {
             assert_eq!(path(raw).unwrap_err(), TargetError::DotSegment, "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_opaque_path_holds_only_bytes_that_may_stand_in_a_path() {
+        let opaque = |raw: &str| target(raw, &["a"]).unwrap().into_opaque().map(|target| target.path().to_owned());
+        for raw in ["/a%2f%5c%22b;c//@d:e+f", "/-._~!$&'()*,="] {
+            assert_eq!(opaque(raw).as_deref(), Ok(raw));
+        }
+        for raw in ["/a\\b", "/a|b", "/a\"b", "/a{b}", "/a^b", "/a[b]"] {
+            assert_eq!(opaque(raw), Err(TargetError::PathMalformed), "{raw}");
         }
     }
 

@@ -65,6 +65,11 @@ const fn stands_for_itself(byte: u8) -> bool {
         )
 }
 
+/// Whether a byte may stand in a path as it is, the one that begins an escape among them (RFC 3986 section 3.3).
+pub(super) const fn may_stand(byte: u8) -> bool {
+    stands_for_itself(byte) || matches!(byte, b'/' | b'.' | b'%' | b'+' | b';')
+}
+
 /// Escapes are undone this often at most.
 const UNESCAPED_AT_MOST: usize = 2;
 /// Bytes of all readings of one path. Only a long path that is made to be read in many ways has more.

@@ -77,6 +77,17 @@ async fn an_opaque_route_takes_encoded_slashes_and_still_no_dot_segments() {
 }
 
 #[tokio::test]
+async fn an_opaque_route_sends_no_byte_that_may_not_stand_in_a_path() {
+    let settings = json!({ "path": "/npm/{*rest}", "path_mode": { "opaque": { "reason": "package names hold %2F" } } });
+    let world = World::changed(|gate| gate.route("npm", settings)).await;
+    for target in ["/npm/a\\b", "/npm/a|b", "/npm/a\"b", "/npm/{a}", "/npm/[a]", "/npm/a^b"] {
+        world.refuses_as(&get(target), 400, "path_malformed").await;
+    }
+    world.passes(&get("/npm/a%5c%7c%22;b//c")).await;
+    assert_eq!(world.upstream.only().target, "/npm/a%5c%7c%22;b//c");
+}
+
+#[tokio::test]
 async fn the_request_names_exactly_one_well_formed_host() {
     let world = World::start().await;
     let line = "GET /things/1 HTTP/1.1\r\nAuthorization: Bearer {token}\r\n";
