@@ -39,6 +39,7 @@ bench: ## Runs the benches
 .PHONY: soak
 soak: ## Counts in full what the suite counts a tenth of, and measures what no test may depend on
 	DOORWARD_SOAK=1 cargo test --profile ci --locked --test e2e -- load:: --nocapture --test-threads 1
+	DOORWARD_CORPUS_CASES=1000000 cargo test --profile ci --locked --test corpus -- nothing_that_the_policy --nocapture
 	cargo bench --locked --bench soak
 
 .PHONY: fuzz
