@@ -51,6 +51,10 @@ impl SourceFile {
         place.offset = line_begins + line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
         place.length = place.length.min((line_begins + line.len()).saturating_sub(place.offset)).max(1);
         place.length = place.length.min(self.text.len().saturating_sub(place.offset));
+        // No half of a character is pointed at.
+        while !self.text.is_char_boundary(place.offset + place.length) {
+            place.length += 1;
+        }
         place
     }
 }

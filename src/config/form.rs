@@ -327,6 +327,14 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_points_at_whole_characters() {
+        let mut faults = Faults::default();
+        assert!(read::<Config>(&SourceFile::new("f.yaml", "policies: r\u{e9}"), &mut faults).is_err());
+        let place = faults.iter().next().unwrap().place;
+        assert_eq!((place.column, place.offset, place.length), (12, 11, 2));
+    }
+
+    #[test]
     fn a_file_of_comments_alone_is_empty() {
         assert_eq!(faults::<Policies>("# nothing\n\n  # yet"), []);
         assert_eq!(faults::<Policies>(""), []);
