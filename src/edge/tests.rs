@@ -16,8 +16,8 @@ use crate::audit::{Audit, Destination, WhenFull, Writer, WriterSettings};
 use crate::body;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{Credential, CredentialError, CredentialProvider};
-use crate::identity::testing::route;
-use crate::identity::{IdentityError, IdentityVerifier, Presented, Principal, PrincipalKind, VerifiedIdentity};
+use crate::identity::testing::{route, workload};
+use crate::identity::{IdentityError, IdentityVerifier, Presented, Principal, PrincipalKind};
 use crate::peer::{Transport, TrustedProxies};
 use crate::policy::{Grant, Policies, PolicySettings, PolicySource, RoleSettings, RoleTrust};
 use crate::proxy::{ProxyParts, ServedRoute, Snapshot};
@@ -49,7 +49,7 @@ impl IdentityVerifier for Step {
     fn verify<'a>(&'a self, presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>> {
         async move {
             self.run();
-            Ok(caller(presented.now))
+            Ok(workload(presented.now))
         }
         .boxed()
     }
@@ -71,26 +71,6 @@ impl CredentialProvider for Step {
     fn headers(&self) -> Vec<HeaderName> {
         Vec::new()
     }
-}
-
-fn caller(now: Timestamp) -> Arc<Principal> {
-    Arc::new(Principal::verified(VerifiedIdentity {
-        kind: PrincipalKind::Workload,
-        issuer: "ci".into(),
-        subject: "web".into(),
-        evidence: EvidenceKind::Bearer,
-        email: None,
-        groups: Vec::new(),
-        scopes: Vec::new(),
-        acr: None,
-        amr: Vec::new(),
-        authenticated_at: None,
-        began_at: now,
-        expires_at: Some(now.plus(Duration::from_secs(3600))),
-        attributes: BTreeMap::new(),
-        claims: serde_json::Map::new(),
-        fingerprint: [7; 32],
-    }))
 }
 
 fn policies(router: &Router) -> Policies {

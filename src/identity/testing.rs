@@ -1,8 +1,9 @@
 //! Keys and tokens for tests: minted anew each time, never stored.
 #![cfg_attr(fuzzing, allow(dead_code, reason = "the fuzzer needs a part of it"))]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
@@ -14,6 +15,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
+use crate::clock::Timestamp;
+use crate::identity::{Principal, PrincipalKind, VerifiedIdentity};
 use crate::route::{Accepts, Access, Cors, EvidenceKind, HostPattern, LoginRequirement, PathMode, Route, RouteLimits};
 
 /// A signing key of a test's issuer.
@@ -125,6 +128,27 @@ pub(crate) fn jwks(keys: &[&SigningKey]) -> String {
 
 fn encoded(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The caller `ci|web`, by a token of an hour.
+pub(crate) fn workload(began_at: Timestamp) -> Arc<Principal> {
+    Arc::new(Principal::verified(VerifiedIdentity {
+        kind: PrincipalKind::Workload,
+        issuer: "ci".into(),
+        subject: "web".into(),
+        evidence: EvidenceKind::Bearer,
+        email: None,
+        groups: Vec::new(),
+        scopes: Vec::new(),
+        acr: None,
+        amr: Vec::new(),
+        authenticated_at: None,
+        began_at,
+        expires_at: Some(began_at.plus(Duration::from_secs(3600))),
+        attributes: BTreeMap::new(),
+        claims: serde_json::Map::new(),
+        fingerprint: [7; 32],
+    }))
 }
 
 /// A route that takes every kind of evidence.

@@ -42,41 +42,23 @@ pub(super) fn record(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
     use std::io;
     use std::sync::mpsc::{channel, sync_channel};
     use std::time::Duration;
 
     use super::*;
     use crate::audit::{Destination, WhenFull, Writer, WriterSettings};
-    use crate::identity::{Principal, PrincipalKind, VerifiedIdentity};
+    use crate::identity::PrincipalKind;
+    use crate::identity::testing::workload;
     use crate::policy::{PolicySettings, PolicySource, RequestFacts, RoleSettings, RoleTrust};
-    use crate::route::{
-        Accepts, Access, Cors, EvidenceKind, HostPattern, LoginRequirement, PathMode, Route, RouteLimits, Router,
-    };
+    use crate::route::{Route, Router};
     use crate::target::RequestTarget;
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_795_334_400);
 
     fn route() -> Route {
-        Route {
-            name: "all".into(),
-            index: 0,
-            host: HostPattern::Any,
-            path: "/{*rest}".into(),
-            path_mode: PathMode::Normal,
-            environment: "test".into(),
-            tags: BTreeSet::new(),
-            access: Access::Authenticated(Accepts::default()),
-            login: LoginRequirement::default(),
-            cors: Cors::default(),
-            csrf_origins: BTreeSet::new(),
-            pass_authorization: None,
-            pass_cookies: None,
-            websocket: false,
-            identity_headers: None,
-            limits: RouteLimits::default(),
-        }
+        Route { environment: "test".into(), ..crate::identity::testing::route() }
     }
 
     /// Two roles, `one` and `two`, that every caller of `ci` holds.
@@ -99,30 +81,10 @@ mod tests {
         Policies::load(settings, Arc::default()).unwrap()
     }
 
-    fn caller() -> Arc<Principal> {
-        Arc::new(Principal::verified(VerifiedIdentity {
-            kind: PrincipalKind::Workload,
-            issuer: "ci".into(),
-            subject: "web".into(),
-            evidence: EvidenceKind::Bearer,
-            email: None,
-            groups: Vec::new(),
-            scopes: Vec::new(),
-            acr: None,
-            amr: Vec::new(),
-            authenticated_at: None,
-            began_at: NOW,
-            expires_at: Some(NOW.plus(Duration::from_secs(3600))),
-            attributes: BTreeMap::new(),
-            claims: serde_json::Map::new(),
-            fingerprint: [7; 32],
-        }))
-    }
-
     #[tokio::test]
     async fn a_role_for_which_the_queue_has_no_room_is_recorded_by_the_next_request() {
         let router = Router::new(vec![route()]).unwrap();
-        let (policies, caller) = (policies(&router), caller());
+        let (policies, caller) = (policies(&router), workload(NOW));
         let request = http::Request::get("/").header("host", "a.test").body(()).unwrap().into_parts().0;
         let found = router.find(RequestTarget::of(&request).unwrap()).unwrap().unwrap();
         let facts = RequestFacts {
