@@ -141,6 +141,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// The runtime that serves: one worker a core unless told otherwise. A single worker has nobody to share work with, and
 /// is spared the cost of it.
+/// Of each thread; only what is used of it is memory.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
 fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = workers.unwrap_or(cores).max(1);
@@ -148,5 +151,6 @@ fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    builder.worker_threads(workers).enable_all().thread_name("doorward").build()
+    // Reading rules and judging by them goes as deep as the rules do, on any of these threads.
+    builder.thread_stack_size(STACK_BYTES).worker_threads(workers).enable_all().thread_name("doorward").build()
 }

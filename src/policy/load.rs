@@ -10,6 +10,7 @@ use cedar_policy::{ValidationWarning, Validator};
 use miette::{Diagnostic, SourceSpan};
 
 use super::context::ContextReads;
+use super::depth::too_deep;
 use super::entities::Vocabulary;
 use super::faults::{PolicyFault, Position};
 use super::names::Names;
@@ -69,6 +70,10 @@ pub fn form_faults(sources: Vec<PolicySource>) -> Vec<PolicyFault> {
 }
 
 fn parse(source: &PolicySource) -> Result<PolicySet, Vec<PolicyFault>> {
+    if let Some((at, message)) = too_deep(&source.text) {
+        let fault = PolicyFault::at(source, SourceSpan::from((at, 1)), "here", message);
+        return Err(vec![fault.with_help(Some("write several policies, or compare with a set by `in`".to_owned()))]);
+    }
     source.text.parse().map_err(|errors: cedar_policy::ParseErrors| {
         let place = SourceSpan::from(0..0);
         errors.iter().map(|error| PolicyFault::of_cedar(source, place, error)).collect()

@@ -5,6 +5,7 @@
 
 mod case;
 mod context;
+mod depth;
 mod engine;
 mod entities;
 mod explain;

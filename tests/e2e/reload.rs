@@ -229,3 +229,25 @@ async fn a_changed_rotation_of_keys_says_that_it_waits_for_a_restart() {
     };
     gate.audited("the wait for a restart", waits).await;
 }
+
+#[tokio::test]
+async fn a_policy_that_goes_too_deep_is_a_fault_and_ends_no_process() {
+    let (issuer, _upstream, gate) = world().await;
+    let token = issuer.token().mint();
+    let refusals = || gate.audit().iter().filter(|record| record.event() == "config.refused").count();
+    for condition in [
+        format!("{}true{}", "(".repeat(160), ")".repeat(160)),
+        format!("{}true{}", "(".repeat(20_000), ")".repeat(20_000)),
+        "true || ".repeat(100_000) + "true",
+        "if true then true else ".repeat(3000) + "true",
+        format!("{}[]{} == []", "[".repeat(5000), "]".repeat(5000)),
+    ] {
+        let before = refusals();
+        let policy = format!("@id(\"deep\") permit(principal, action, resource) when {{ {condition} }};\n");
+        gate.write("policies/deep.cedar", &policy);
+        eventually("a verdict on the deep file", || async { (refusals() > before).then_some(()) }).await;
+        let (_, told) = gate.readiness().await;
+        assert!(told.contains("deep.cedar") && told.contains("more than"), "{told}");
+        assert_eq!(status(&gate, &token).await, 200);
+    }
+}
