@@ -33,20 +33,29 @@ pub(super) struct Frames {
     sweep: u64,
     /// The highest stream that the client opened.
     last_stream: u32,
+    /// Streams that were opened since [`Frames::take_opened`].
+    opened: u32,
 }
 
 impl Frames {
     /// Before the client's preface.
     pub(super) fn new() -> Self {
-        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], head_read: 0, useless: 0, sweep: 0, last_stream: 0 }
+        Self {
+            skip: PREFACE_BYTES,
+            head: [0; HEAD_BYTES],
+            head_read: 0,
+            useless: 0,
+            sweep: 0,
+            last_stream: 0,
+            opened: 0,
+        }
     }
 
-    /// Looks at the bytes that came after those it has seen, at the sweep `now`, and counts the streams that they open.
+    /// Looks at the bytes that came after those it has seen, at the sweep `now`.
     ///
     /// # Errors
     /// [`Anomaly::Flood`].
-    pub(super) fn look(&mut self, mut bytes: &[u8], now: u64) -> Result<u32, Anomaly> {
-        let mut opened = 0;
+    pub(super) fn look(&mut self, mut bytes: &[u8], now: u64) -> Result<(), Anomaly> {
         if self.sweep != now {
             (self.sweep, self.useless) = (now, 0);
         }
@@ -55,7 +64,7 @@ impl Frames {
                 Some(rest) => rest,
                 None => {
                     self.skip -= bytes.len();
-                    return Ok(opened);
+                    return Ok(());
                 }
             };
             self.skip = 0;
@@ -67,7 +76,7 @@ impl Frames {
             }
             self.head_read += here;
             if self.head_read < HEAD_BYTES {
-                return Ok(opened);
+                return Ok(());
             }
             self.head_read = 0;
             let [high, middle, low, kind, _flags, stream @ ..] = self.head;
@@ -75,7 +84,7 @@ impl Frames {
             // RFC 9113 section 5.1.1: a new stream's number is the highest so far, and trailers come on an old one.
             let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
             if kind == HEADERS && stream > self.last_stream {
-                (self.last_stream, opened) = (stream, opened + 1);
+                (self.last_stream, self.opened) = (stream, self.opened.saturating_add(1));
             }
             if !USEFUL.contains(&kind) {
                 self.useless += 1;
@@ -85,6 +94,11 @@ impl Frames {
             }
             bytes = rest;
         }
+    }
+
+    /// How many streams were opened since the last call.
+    pub(super) fn take_opened(&mut self) -> u32 {
+        std::mem::take(&mut self.opened)
     }
 }
 

@@ -248,12 +248,10 @@ impl Watched {
             Protocol::Http1(framing) if activity.speaks_http1() => framing,
             Protocol::Http1(_) => return Ok(()),
             Protocol::Http2(frames) => {
-                let opened = frames.look(read, activity.now()).map_err(|anomaly| {
+                return frames.look(read, activity.now()).map_err(|anomaly| {
                     activity.cut_for(anomaly);
-                    io::Error::from(io::ErrorKind::InvalidData)
-                })?;
-                activity.streams_opened(opened);
-                return Ok(());
+                    io::ErrorKind::InvalidData.into()
+                });
             }
         };
         let Err(refused) = framing.look(read) else { return Ok(()) };
@@ -308,7 +306,14 @@ impl AsyncRead for Watched {
             return Poll::Ready(this.refuse(buffer));
         }
         let before = buffer.filled().len();
-        ready!(either!(&mut this.inner, inner => Pin::new(inner).poll_read(cx, buffer)))?;
+        let read = either!(&mut this.inner, inner => Pin::new(inner).poll_read(cx, buffer));
+        if read.is_pending()
+            && let Protocol::Http2(frames) = &mut this.protocol
+        {
+            // h2 hands streams on once it has read all there is. Of a client that is gone by then it hands on none.
+            this.guard.activity().streams_opened(frames.take_opened());
+        }
+        ready!(read)?;
         if buffer.filled().len() > before {
             this.guard.activity().saw_read();
             return Poll::Ready(this.look(buffer, before));

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::support::{Answer, AuditRecord, HOST, RawConnection, Script, World, eventually, within};
+use crate::support::{Answer, AuditRecord, HOST, RawConnection, Script, World, eventually, frames, within};
 
 async fn with(limits: serde_json::Value) -> World {
     World::start(|gate| gate.config(json!({ "limits": limits }))).await
@@ -284,7 +284,14 @@ async fn a_client_that_leaves_without_a_word_is_no_anomaly() {
             (http2.status.as_u16(), world.gate.get(path).bearer(&token).send().await.status.as_u16()),
             (200, 200)
         );
-        drop(crate::support::frames::connect(&world.gate, &world.authority).await);
+        drop(frames::connect(&world.gate, &world.authority).await);
+    }
+    for _ in 0..20 {
+        // Nor is one that is gone before its request is taken up.
+        let mut connection = frames::connect(&world.gate, &world.authority).await;
+        let head = frames::head("/things/gone");
+        connection.send(frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 1, &head)).await;
+        drop(connection);
     }
     let open = || async { (world.gate.metric("doorward_connections", &[]).await < 1.0).then_some(()) };
     crate::support::eventually("all connections to end", open).await;
