@@ -414,6 +414,11 @@ pub fn log_to_stderr(json: bool) {
     use tracing_subscriber::fmt;
 
     let filter = EnvFilter::try_from_env("DOORWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It tells of every change of a file, and the log can be one.
+    let filter = match "notify=info".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     let colour = io::stderr().is_terminal();
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).with_target(false);
     // A second call in one process (tests) keeps the first.

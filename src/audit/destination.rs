@@ -75,6 +75,14 @@ impl Sink {
         }
     }
 
+    /// Whether what is written still goes where the name says: somebody may have moved or removed a file.
+    pub(super) fn is_in_place(&self) -> bool {
+        match self {
+            Self::File(file) => file.is_in_place(),
+            Self::Stream(_) | Self::Channel(_) | Self::Callback(_) => true,
+        }
+    }
+
     /// Called before the first byte of a batch of whole lines: the moment to rotate.
     pub(super) fn begin(&mut self, bytes: usize) -> io::Result<()> {
         match self {

@@ -164,6 +164,11 @@ impl Audit {
         self.0.writer.is_healthy()
     }
 
+    /// Whether so few slots are free that those of finished records are wanted before the writer's pause is over.
+    fn is_tight(&self) -> bool {
+        self.0.sender.capacity() < self.0.sender.max_capacity() / 2
+    }
+
     fn count_loss(&self) {
         self.0.lost.fetch_add(1, Ordering::Relaxed);
     }
@@ -200,7 +205,7 @@ impl Drop for AuditEntry {
     fn drop(&mut self) {
         let Some(mut record) = self.record.take() else { return };
         record.durations.total.get_or_insert_with(|| self.began.elapsed());
-        shorten(&mut record.path);
+        record.path = shortened(std::mem::take(&mut record.path));
         let event = AuditEvent::Request(record);
         // A slot outlives the writer only when a request outlived the shutdown's deadline.
         let taken = match self.slot.take() {
@@ -212,18 +217,23 @@ impl Drop for AuditEntry {
         };
         if taken {
             self.audit.0.handed_over.fetch_add(1, Ordering::Relaxed);
+            if self.audit.is_tight() {
+                self.audit.0.writer.hurry();
+            }
         } else {
             self.audit.count_loss();
         }
     }
 }
 
-fn shorten(path: &mut String) {
+/// A path as records hold it.
+pub(crate) fn shortened(mut path: String) -> String {
     if path.len() > LONGEST_PATH_BYTES {
         path.truncate(path.floor_char_boundary(LONGEST_PATH_BYTES));
         path.push('…');
         path.shrink_to_fit();
     }
+    path
 }
 
 #[cfg(test)]

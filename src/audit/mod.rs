@@ -9,6 +9,7 @@ mod writer;
 mod writer_state;
 
 pub use destination::{Callback, Destination, FileSettings};
+pub(crate) use entry::shortened;
 pub use entry::{Audit, AuditEntry, QueueFull, Unwritten, WhenFull};
 pub(crate) use line::acts_on_a_terminal;
 pub use writer::{Unfinished, Writer, WriterSettings};

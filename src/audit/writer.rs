@@ -208,6 +208,12 @@ impl Work {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(_) | Err(_) => self.state.write_failed(),
             }
+            if begun && !self.sink.is_in_place() {
+                // What was begun went with the file: its last line begins anew in the one that takes its name.
+                let written = self.lines.as_bytes().get(..offset).unwrap_or_default();
+                offset = memchr::memrchr(b'\n', written).map_or(0, |end| end.saturating_add(1));
+                begun = false;
+            }
             if self.state.time_left().is_some_and(|left| left.is_zero()) {
                 return false;
             }

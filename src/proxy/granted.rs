@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::ProxyError;
-use crate::audit::{Audit, OtherEvent, RequestRecord};
+use crate::audit::{Audit, OtherEvent, RequestRecord, shortened};
 use crate::clock::Timestamp;
 
 /// Writes what was granted, and waits until it cannot be lost with this process. The one record of the request follows
@@ -29,7 +29,7 @@ pub(super) async fn record(
             ("environment", route.map(|route| &*route.environment).into()),
             ("method", granted.method.as_str().into()),
             ("host", granted.host.as_str().into()),
-            ("path", granted.path.as_str().into()),
+            ("path", shortened(granted.path.clone()).into()),
             ("policy_ids", granted.policy_ids.iter().map(|id| Value::from(&**id)).collect()),
             ("snapshot", granted.snapshot.as_ref().into()),
             ("credential", granted.credential_id.as_deref().into()),

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Of so many cases, one that is sound goes by HTTP/2.
 const HTTP2_EVERY: u64 = 12;
 
+/// A kept connection that ended before the next request on it was taken up.
+pub(crate) const BETWEEN: &str = "between two requests";
 const BEFORE_UPGRADE: &str = "at a fault before an upgrade was answered";
 
 /// What all clients share.
@@ -138,7 +140,10 @@ impl Line {
         for message in &turn.forecast.whole {
             let Some(answer) = self.answer(message.method == "HEAD").await? else {
                 let broke = matches!(turn.forecast.end, End::Broken(_));
-                let why = last.or_else(|| excuse(message, broke)).ok_or("the connection ended without an answer")?;
+                let why = last.or_else(|| excuse(message, broke));
+                // Between two requests a connection may be closed by either side (RFC 9112 section 9.5).
+                let why = why.or_else(|| (answered == 0 && !self.told.answers.is_empty()).then_some(BETWEEN));
+                let why = why.ok_or("the connection ended without an answer")?;
                 self.told.broke |= why == BEFORE_UPGRADE;
                 journal.count("connections ended before an answer", why);
                 self.told.ended_early = true;

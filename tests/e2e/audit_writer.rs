@@ -175,3 +175,34 @@ async fn a_strict_audit_that_cannot_be_written_lets_nothing_go_upstream_and_reco
     assert_eq!((granted.text("route"), granted.text("upstream")), ("things", "api"));
     assert_eq!(granted.value("policy_ids"), &json!(["readers-read"]));
 }
+
+#[tokio::test]
+async fn a_file_that_takes_no_more_and_is_removed_makes_way_for_a_new_one() {
+    let strict = json!({ "audit": { "mode": "strict" } });
+    // Every file of the process ends at 128 KiB: the write that comes to it is a part, the next one fails.
+    let world = World::start(|gate| gate.config(strict).limited("trap '' XFSZ && ulimit -f 256")).await;
+    world.gate.becomes_ready(200).await;
+    let token = world.token();
+    let mut served = 0;
+    while ask(&world, &token, &format!("/things/{served}")).await.status == 200 {
+        served += 1;
+        assert!(served < 1000, "128 KiB hold it all");
+    }
+    let full = world.gate.read("audit.jsonl");
+    assert!(!full.ends_with('\n'), "no line was cut");
+    fs::rename(world.gate.path("audit.jsonl"), world.gate.path("moved.jsonl")).unwrap();
+    world.gate.becomes_ready(200).await;
+    assert_eq!(ask(&world, &token, "/things/after").await.status, 200);
+    let recorded = || async { world.gate.read("audit.jsonl").contains("/things/after").then_some(()) };
+    eventually("its record", recorded).await;
+    let records = [AuditRecord::lines(&full), world.gate.audit()].concat();
+    let granted =
+        |path: &str| records.iter().any(|record| record.event() == "request.granted" && record.text("path") == path);
+    for received in world.upstream.received() {
+        assert!(granted(&received.target), "{} went upstream without a record", received.target);
+    }
+    let first = world.gate.read("audit.jsonl");
+    let first = first.lines().next().unwrap();
+    let cut = full.rsplit('\n').next().unwrap();
+    assert!(first.starts_with(cut), "the line that was cut stands whole in the new file");
+}

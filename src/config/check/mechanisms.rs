@@ -107,15 +107,16 @@ pub(super) fn audit(scope: &Scope<'_>, config: &raw::Config, limits: &Limits) ->
     let none = raw::Audit::default();
     let raw = config.audit.as_ref().unwrap_or(&none);
     let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    let queue = wide(scope.count(raw.queue.as_ref(), DEFAULT_QUEUE, 10_000_000));
     let refuse_when_full = raw.when_full != Some(raw::WhenFull::Count);
     let strict = raw.mode.as_ref().filter(|mode| mode.value == raw::AuditMode::Strict);
     if let Some(mode) = strict.filter(|_| !refuse_when_full) {
         let help = "remove `when_full: count`, which lets requests pass without a record";
         scope.refuse("audit_mode", mode.place, "a strict audit cannot count what it loses", help);
     }
+    let default = if strict.is_some() { DEFAULT_QUEUE * 2 } else { DEFAULT_QUEUE };
+    let queue = wide(scope.count(raw.queue.as_ref(), default, 10_000_000));
     let most = limits.concurrent_requests;
-    let least = if strict.is_some() { most.saturating_mul(2) } else { most.saturating_add(1) };
+    let least = if strict.is_some() { most.saturating_mul(4) } else { most.saturating_add(1) };
     // Whichever of the two was written is the one to mend.
     let concurrent = config.limits.as_ref().and_then(|limits| limits.concurrent_requests.as_ref());
     if let Some(place) = raw.queue.as_ref().or(concurrent).map(|number| number.place)
@@ -123,8 +124,8 @@ pub(super) fn audit(scope: &Scope<'_>, config: &raw::Config, limits: &Limits) ->
         && queue < least
     {
         let message = format!("an audit queue of {queue} is too small for {most} requests at once");
-        let help = "every request under way holds a place in the queue, and with `mode: strict` another while its \
-                    grant is written: give `audit.queue` twice as many places as `limits.concurrent_requests`";
+        let help = "a request under way holds a place in the queue, a finished one until it is written, and with \
+                    `mode: strict` each a second one: give `audit.queue` four times `limits.concurrent_requests`";
         scope.refuse("audit_queue", place, message, help);
     }
     let destination = match &raw.destination {

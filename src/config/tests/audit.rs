@@ -9,8 +9,8 @@ fn spoiled(from: &str, to: &str, place_and_code: &str, message: &str, help: &str
 
 #[test]
 fn an_audit_queue_that_refuses_holds_every_request_under_way() {
-    let help = "every request under way holds a place in the queue, and with `mode: strict` another while its \
-                grant is written: give `audit.queue` twice as many places as `limits.concurrent_requests`";
+    let help = "a request under way holds a place in the queue, a finished one until it is written, and with \
+                `mode: strict` each a second one: give `audit.queue` four times `limits.concurrent_requests`";
     spoiled(
         "when_full: refuse",
         "queue: 10000",
@@ -29,9 +29,9 @@ fn an_audit_queue_that_refuses_holds_every_request_under_way() {
     assert!(World::with("doorward.yaml", "when_full: refuse", counting).load().is_ok());
     spoiled(
         "when_full: refuse",
-        "mode: strict\n  queue: 19999",
+        "mode: strict\n  queue: 39999",
         "66:10 audit_queue",
-        "an audit queue of 19999 is too small for 10000 requests at once",
+        "an audit queue of 39999 is too small for 10000 requests at once",
         help,
     );
     assert!(World::with("doorward.yaml", "when_full: refuse", "mode: strict").load().is_ok());
