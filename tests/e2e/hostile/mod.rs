@@ -10,6 +10,7 @@ mod floods;
 mod framing;
 mod headers;
 mod headers_out;
+mod http2;
 mod proxy_protocol;
 mod records;
 mod redirects;

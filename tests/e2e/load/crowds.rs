@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::share;
@@ -100,4 +101,30 @@ async fn beyond_the_limit_requests_are_refused_at_once_and_those_within_are_answ
 
 fn received(upstream: &RecordingUpstream, part: &str) -> usize {
     upstream.received().iter().filter(|received| received.target.contains(part)).count()
+}
+
+#[tokio::test]
+async fn mute_and_stalled_clients_are_gone_soon_after_their_time() {
+    let times = json!({ "limits": { "handshake": "1s", "header_read": "1s", "connection_idle": "1s" } });
+    let world = World::start(|gate| gate.config(times)).await;
+    world.gate.becomes_ready(200).await;
+    for what in ["no handshake", "half a handshake", "half a head", "no request"] {
+        let begun = Instant::now();
+        if what.ends_with("handshake") {
+            let mut stream = TcpStream::connect(world.gate.address()).await.unwrap();
+            if what.starts_with("half") {
+                stream.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
+            }
+            within("the end", async { while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {} }).await;
+        } else {
+            let mut connection = world.gate.raw().await;
+            if what.starts_with("half") {
+                connection.send("GET /things/1 HTTP/1.1\r\nHo").await;
+            }
+            connection.hangs_up().await;
+        }
+        let took = begun.elapsed();
+        println!("{what}: gone {took:?} after it began, with a time of 1 s");
+        assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(21), "{what}: {took:?}");
+    }
 }

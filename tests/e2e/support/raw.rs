@@ -34,6 +34,12 @@ impl RawConnection {
         let _hung_up = self.writer.flush().await;
     }
 
+    /// Waits until these bytes came, or the end of the connection.
+    pub(crate) async fn hears(&mut self, bytes: &[u8]) {
+        let hearing = async { while find(&self.pending, bytes).is_none() && self.fill().await {} };
+        within("some bytes, or the end of the connection", hearing).await;
+    }
+
     /// The next answer; `None` when the connection ended instead.
     pub(crate) async fn answer(&mut self) -> Option<RawAnswer> {
         within("an answer or the end of the connection", self.read_answer()).await

@@ -128,6 +128,11 @@ impl RunningGate {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Who signed what its parties show.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// How many descriptors the process has open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count()
