@@ -29,7 +29,7 @@ impl Head {
         let (Some(method), Some(target), Some(version), None) = (method, target, version, parts.next()) else {
             return Err(Anomaly::RequestLine);
         };
-        let is_target = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
+        let is_target = !target.is_empty() && all(target, |byte| matches!(byte, b'!'..=b'~'));
         let is_http10 = match version {
             b"HTTP/1.1" => false,
             b"HTTP/1.0" => true,
@@ -107,12 +107,24 @@ pub(super) fn is_field_text(bytes: &[u8]) -> bool {
 
 /// One byte or more of a token (RFC 9110 section 5.6.2).
 fn is_token(bytes: &[u8]) -> bool {
-    let is_one = |byte| {
-        matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')
-            || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-    };
-    !bytes.is_empty() && all(bytes, is_one)
+    !bytes.is_empty() && all(bytes, |byte| TOKEN.get(usize::from(byte)).copied().unwrap_or(false))
 }
+
+/// Which bytes may stand in a token.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 127 {
+        byte += 1;
+        let is_one = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        #[expect(clippy::indexing_slicing, reason = "while compiling; a byte is within 256")]
+        {
+            table[byte as usize] = is_one;
+        }
+    }
+    table
+};
 
 /// Looks at every byte, good or bad: so many are looked at in one instruction.
 fn all(bytes: &[u8], is_good: impl Fn(u8) -> bool) -> bool {

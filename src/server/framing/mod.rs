@@ -141,9 +141,12 @@ impl Framing {
     /// A whole line, its end included.
     fn line_ended(&mut self, line: &[u8]) -> Result<(), Anomaly> {
         let line = line.strip_suffix(b"\r\n").ok_or(Anomaly::LineEnd)?;
-        if memchr::memchr(b'\r', line).is_some() {
-            return Err(Anomaly::LineEnd);
-        }
+        // No line may hold a CR, whatever else it is: that is the fault to tell, and not looked for where there is none.
+        self.take_line(line).map_err(|anomaly| if line.contains(&b'\r') { Anomaly::LineEnd } else { anomaly })
+    }
+
+    /// A whole line, without its end.
+    fn take_line(&mut self, line: &[u8]) -> Result<(), Anomaly> {
         self.section_bytes = self.section_bytes.saturating_add(line.len() + 2);
         match &mut self.state {
             State::Between { skipped } => {
