@@ -35,7 +35,7 @@ use std::time::Instant;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use client::{BETWEEN, Clients};
+use client::Clients;
 use grammar::Grammar;
 use journal::Journal;
 use lure::Lure;
@@ -124,8 +124,6 @@ async fn nothing_that_the_policy_does_not_allow_reaches_the_upstream() {
     if only.is_none() {
         let counts = journal.counts();
         let count = |name: &str| counts.get(&("cases", name.to_owned())).copied().unwrap_or(0);
-        let between = counts.get(&("connections ended before an answer", BETWEEN.to_owned())).copied().unwrap_or(0);
-        assert!(between * 100_000 <= cases.max(100_000), "{between} kept connections ended between two requests");
         assert!(count("mutated") * 2 >= cases, "too few are mutated");
         assert!(sums.forwarded * 5 >= cases, "too few are forwarded");
         assert!(count("by HTTP/2") * 200 >= cases, "too few go by HTTP/2");
