@@ -119,6 +119,14 @@ async fn an_upload_ends_with_a_reload_that_grants_it_no_more() {
     assert!(upstream.received().iter().all(|received| !received.complete));
 }
 
+/// Writes `doorward.yaml`, and waits until it is in force.
+async fn reload(gate: &RunningGate, config: &serde_json::Value) {
+    let loads = || gate.audit().iter().filter(|record| record.event() == "config.loaded").count();
+    let earlier = loads();
+    gate.write("doorward.yaml", &format!("{config}\n"));
+    eventually("the reload", || async { (loads() > earlier).then_some(()) }).await;
+}
+
 #[tokio::test]
 async fn a_stream_ends_with_a_reload_whose_issuer_would_not_take_its_token_any_more() {
     let (issuer, upstream, gate) = world().await;
@@ -148,10 +156,7 @@ async fn a_stream_ends_with_a_reload_whose_issuer_would_not_take_its_token_any_m
         for (key, value) in change.as_object().unwrap() {
             config["issuers"]["machines"][key] = value.clone();
         }
-        let loads = || gate.audit().iter().filter(|record| record.event() == "config.loaded").count();
-        let earlier = loads();
-        gate.write("doorward.yaml", &format!("{config}\n"));
-        eventually("the reload", || async { (loads() > earlier).then_some(()) }).await;
+        reload(&gate, &config).await;
         if goes_on {
             // Past the next look at open streams.
             tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
@@ -182,10 +187,7 @@ async fn a_sessions_stream_goes_on_past_a_reload_and_ends_with_one_that_refuses_
     {
         let mut config = config.clone();
         config["issuers"]["people"][key] = value;
-        let loads = || gate.audit().iter().filter(|record| record.event() == "config.loaded").count();
-        let earlier = loads();
-        gate.write("doorward.yaml", &format!("{config}\n"));
-        eventually("the reload", || async { (loads() > earlier).then_some(()) }).await;
+        reload(&gate, &config).await;
         if goes_on {
             tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
             pieces.send("data: 2\n\n".into()).await.unwrap();
