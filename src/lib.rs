@@ -49,3 +49,4 @@ pub mod secret;
 pub mod shutdown;
 pub mod target;
 pub mod telemetry;
+pub mod worker;

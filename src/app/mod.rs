@@ -42,6 +42,7 @@ use crate::server::{
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+use crate::worker::Workers;
 
 use reload::Reloader;
 use state_lock::StateLock;
@@ -53,7 +54,7 @@ pub use state_lock::StateLockError;
 const LAST_RECORDS: Duration = Duration::from_secs(10);
 /// Most connections of the admin listener.
 const ADMIN_CONNECTIONS: usize = 32;
-/// How often signing keys and remembered callers are looked at.
+/// How often signing keys, remembered callers and idle upstream connections are looked at.
 const CREDENTIAL_UPKEEP: Duration = Duration::from_secs(60);
 
 /// What the product is started with.
@@ -65,6 +66,8 @@ pub struct Options {
     pub clock: Clock,
     /// Where audit records go instead of where the configuration says.
     pub audit: Option<Destination>,
+    /// Who serves; without any, the runtime that starts the product.
+    pub workers: Arc<Workers>,
 }
 
 /// Why the product did not start.
@@ -98,6 +101,8 @@ pub struct Running {
     shutdown: Shutdown,
     admin_shutdown: Shutdown,
     serving: JoinHandle<DrainReport>,
+    /// Tunnels outlive the server that accepted them.
+    workers: Arc<Workers>,
     admin_serving: Option<JoinHandle<DrainReport>>,
     background: JoinSet<()>,
     trigger: ReloadTrigger,
@@ -112,7 +117,7 @@ pub struct Running {
 /// # Errors
 /// [`AppError`]; nothing is left behind.
 pub async fn start(options: Options) -> Result<Running, AppError> {
-    let Options { config: path, clock, audit: destination } = options;
+    let Options { config: path, clock, audit: destination, workers } = options;
     let descriptors = descriptors::raise_limit();
     let watcher = ConfigWatcher::start(path.clone(), WatchSettings::default());
     let load_path = path.clone();
@@ -205,8 +210,9 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
         admin,
         shutdown,
         admin_shutdown,
-        serving: tokio::spawn(server.run()),
-        admin_serving: admin_server.map(|server| tokio::spawn(server.run())),
+        serving: tokio::spawn(server.run(Arc::clone(&workers))),
+        workers,
+        admin_serving: admin_server.map(|server| tokio::spawn(server.run(Arc::default()))),
         background,
         trigger,
         proxy,
@@ -295,13 +301,17 @@ fn guard(configured: &checked::Admin) -> AdminSettings {
     AdminSettings { certificate_suffices: certificates && token.is_none(), token }
 }
 
-/// Lets go of callers who are gone, and replaces signing keys when they are due.
+/// Lets go of callers and upstream connections that are gone, and replaces signing keys when they are due.
 async fn look_after_credentials(runtime: Arc<Runtime>, audit: Audit) {
     let mut round = tokio::time::interval(CREDENTIAL_UPKEEP);
     loop {
         round.tick().await;
         let now = runtime.clock().now();
         runtime.forget_ended_callers(now);
+        for upstream in runtime.upstreams() {
+            // Whoever counts them lets go of those that the other side closed.
+            let _counted = upstream.stats();
+        }
         let Some(keys) = runtime.signing_keys().cloned() else { continue };
         match tokio::task::spawn_blocking(move || keys.rotate_if_due(now)).await {
             Ok(Ok(rotations)) => {
@@ -375,6 +385,7 @@ impl Running {
             runtime,
             writer,
             state_lock,
+            workers,
             ..
         } = self;
         tracing::info!("draining");
@@ -397,6 +408,7 @@ impl Running {
         if let Some(admin) = admin_serving {
             let _ended = admin.await;
         }
+        drop(workers);
         let cut = report.map_or(usize::MAX, |report| report.cut);
         tracing::info!(cut, "drained");
         cut == 0 && tunnels_ended && written.is_ok()

@@ -1,6 +1,7 @@
 //! `doorward demo`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
@@ -10,6 +11,7 @@ use super::{ENVIRONMENT, OK, chain, print, runtime, show_faults};
 use crate::app::AppError;
 use crate::audit::acts_on_a_terminal;
 use crate::demo::{self, DemoError, DemoOptions, RunningDemo};
+use crate::worker::Workers;
 
 const EXAMPLES: &str = "Examples:
   doorward demo
@@ -47,7 +49,7 @@ impl Demo {
         crate::app::log_to_stderr(false);
         crate::app::guard_process();
         match runtime(None) {
-            Ok(runtime) => runtime.block_on(self.serve()),
+            Ok((runtime, workers)) => runtime.block_on(self.serve(workers)),
             Err(error) => {
                 eprintln!("no runtime: {error}");
                 ENVIRONMENT
@@ -55,7 +57,7 @@ impl Demo {
         }
     }
 
-    async fn serve(self) -> u8 {
+    async fn serve(self, workers: Arc<Workers>) -> u8 {
         let signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => {
@@ -64,7 +66,7 @@ impl Demo {
             }
         };
         let (lines, mut received) = tokio::sync::mpsc::channel::<String>(1000);
-        let options = DemoOptions { directory: self.directory, port: self.port, audit: lines };
+        let options = DemoOptions { directory: self.directory, port: self.port, audit: lines, workers };
         let demo = match demo::start(options).await {
             Ok(demo) => demo,
             Err(DemoError::App(AppError::Configuration(faults))) => {

@@ -19,10 +19,12 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::Faults;
+use crate::worker::{STACK_BYTES, Workers};
 
 /// Columns of a printed fault.
 const WIDTH: usize = 120;
@@ -139,18 +141,16 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The runtime that serves: one worker a core unless told otherwise. A single worker has nobody to share work with, and
-/// is spared the cost of it.
-/// Of each thread; only what is used of it is memory.
-const STACK_BYTES: usize = 16 * 1024 * 1024;
-
-fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
+/// The runtime of everything but connections, which `workers` threads of their own serve: one a core unless told
+/// otherwise. One worker needs no other thread, and is spared the cost of it.
+fn runtime(workers: Option<usize>) -> std::io::Result<(tokio::runtime::Runtime, Arc<Workers>)> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = workers.unwrap_or(cores).max(1);
-    let mut builder = match workers {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
+    // Rules are read on threads that this runtime starts.
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.thread_stack_size(STACK_BYTES).enable_all().thread_name("doorward").build()?;
+    let workers = match workers.unwrap_or(cores) {
+        0 | 1 => Workers::default(),
+        several => Workers::start(several)?,
     };
-    // Reading rules and judging by them goes as deep as the rules do, on any of these threads.
-    builder.thread_stack_size(STACK_BYTES).worker_threads(workers).enable_all().thread_name("doorward").build()
+    Ok((runtime, Arc::new(workers)))
 }

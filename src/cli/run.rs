@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArguments, ENVIRONMENT, OK, chain, complain, runtime, show_faults};
 use crate::app::{self, AppError, Options, Running};
+use crate::worker::Workers;
 
 const EXAMPLES: &str = "Examples:
   doorward run --config /etc/doorward/doorward.yaml --json
@@ -43,17 +45,17 @@ impl Run {
     pub(super) fn run(self) -> u8 {
         app::log_to_stderr(self.json);
         app::guard_process();
-        let runtime = match runtime(self.workers) {
-            Ok(runtime) => runtime,
+        let (runtime, workers) = match runtime(self.workers) {
+            Ok(started) => started,
             Err(error) => {
                 complain(self.json, &format!("no runtime: {error}"));
                 return ENVIRONMENT;
             }
         };
-        runtime.block_on(self.serve())
+        runtime.block_on(self.serve(workers))
     }
 
-    async fn serve(self) -> u8 {
+    async fn serve(self, workers: Arc<Workers>) -> u8 {
         let mut signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => {
@@ -61,7 +63,7 @@ impl Run {
                 return ENVIRONMENT;
             }
         };
-        let options = Options { config: self.config.config.clone(), ..Options::default() };
+        let options = Options { config: self.config.config.clone(), workers, ..Options::default() };
         let started = tokio::select! {
             started = app::start(options) => started,
             () = signals.stop() => return OK,

@@ -26,6 +26,7 @@ use crate::audit::Destination;
 use crate::clock::Clock;
 use crate::login::CALLBACK_PATH;
 use crate::server::ServerError;
+use crate::worker::Workers;
 use certificates::{CertificateError, DemoCertificates};
 use configuration::Facts;
 use issuer::{DevelopmentIssuer, IssuerError};
@@ -42,6 +43,8 @@ pub struct DemoOptions {
     pub port: u16,
     /// Takes audit records, one line each.
     pub audit: Sender<String>,
+    /// Who serves; without any, the runtime that starts the demo.
+    pub workers: Arc<Workers>,
 }
 
 /// Why the demo could not start.
@@ -155,7 +158,8 @@ pub async fn start(options: DemoOptions) -> Result<RunningDemo, DemoError> {
         });
         write(&config, &text)?;
         let audit = Some(Destination::Channel(options.audit.clone()));
-        match app::start(Options { config: config.clone(), clock: clock.clone(), audit }).await {
+        let workers = Arc::clone(&options.workers);
+        match app::start(Options { config: config.clone(), clock: clock.clone(), audit, workers }).await {
             Ok(running) => break (running, origin, admin_port),
             // A port that was free a moment ago has been taken: another one then.
             Err(AppError::Server(ServerError::Bind { .. })) if tries > 0 => tries -= 1,

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::peer::Peer;
+use crate::worker::Place;
 
 use super::activity::{Activity, NEVER, Order};
 use super::anomaly::AnomalyHandler;
@@ -37,13 +38,14 @@ impl Connections {
     }
 
     /// Enters a new connection; it is open until the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> ConnectionGuard {
+    pub(super) fn enter(self: &Arc<Self>, permit: OwnedSemaphorePermit, place: Place) -> ConnectionGuard {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let activity = Arc::new(Activity::new(Arc::clone(&self.sweeps)));
         self.open.insert(id, Arc::clone(&activity));
         self.stats.count_accepted();
         let token = self.tracker.token();
-        ConnectionGuard { id, activity, connections: Arc::clone(self), told: None, _permit: permit, _token: token }
+        let connections = Arc::clone(self);
+        ConnectionGuard { id, activity, connections, told: None, _permit: permit, _place: place, _token: token }
     }
 
     /// Owner of every task that serves a connection or a stream.
@@ -112,6 +114,7 @@ pub(super) struct ConnectionGuard {
     /// Who connected, and who is told what it did.
     told: Option<(Arc<Peer>, AnomalyHandler)>,
     _permit: OwnedSemaphorePermit,
+    _place: Place,
     _token: TaskTrackerToken,
 }
 

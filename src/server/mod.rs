@@ -39,6 +39,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::shutdown::Shutdown;
+use crate::worker::Workers;
 
 use self::activity::{Order, TrackedExecutor};
 use self::connection::{ConnectionSettings, head_buffer_bytes, http1_builder, http2_builder};
@@ -207,8 +208,8 @@ impl BoundServer {
 
     /// Serves until the shutdown signal, then drains: the sockets close, HTTP/2 gets GOAWAY, HTTP/1 answers carry
     /// `Connection: close`, open requests and upgraded streams go on. At [`ServerLimits::drain`], or the signal's own
-    /// deadline if that comes first, what is left is cut.
-    pub async fn run(self) -> DrainReport {
+    /// deadline if that comes first, what is left is cut. Connections are accepted here and served by `workers`.
+    pub async fn run(self, workers: Arc<Workers>) -> DrainReport {
         let Self { listeners, limits, connections, shutdown, .. } = self;
         let sweeping = {
             let (connections, limits) = (Arc::clone(&connections), limits.clone());
@@ -221,7 +222,8 @@ impl BoundServer {
         let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut accepting = JoinSet::new();
         for listener in listeners.into_values() {
-            accepting.spawn(accept(listener, Arc::clone(&slots), Arc::clone(&connections), shutdown.clone()));
+            let to = (Arc::clone(&connections), Arc::clone(&workers));
+            accepting.spawn(accept(listener, Arc::clone(&slots), to, shutdown.clone()));
         }
         shutdown.draining().await;
         while accepting.join_next().await.is_some() {}
@@ -260,14 +262,31 @@ impl Drop for CutOnDrop {
 
 /// Accepts until the drain. At the limit of connections the longest idle ones are closed for the next one; while all are
 /// in use it waits for its turn, and behind it the queue.
-async fn accept(listener: BoundListener, slots: Arc<Semaphore>, connections: Arc<Connections>, shutdown: Shutdown) {
+async fn accept(
+    listener: BoundListener,
+    slots: Arc<Semaphore>,
+    (connections, workers): (Arc<Connections>, Arc<Workers>),
+    shutdown: Shutdown,
+) {
     let BoundListener { socket: listener, settings, .. } = listener;
     let accepting = async {
         loop {
             let (socket, address) = listener.accept().await;
             let Some(slot) = place(&slots, &connections).await else { return };
-            let guard = connections.enter(slot);
-            drop(connections.tracker().spawn(connection::serve(socket, address, guard, Arc::clone(&settings))));
+            let place = workers.place();
+            let worker = place.worker().cloned();
+            let (guard, settings) = (connections.enter(slot, place), Arc::clone(&settings));
+            let Some(worker) = worker else {
+                drop(connections.tracker().spawn(connection::serve(socket, address, guard, settings)));
+                continue;
+            };
+            // Fails only on a connection that is gone already.
+            let Ok(socket) = socket.detached() else { continue };
+            let serving = async move {
+                let Ok(socket) = socket.attached() else { return };
+                connection::serve(socket, address, guard, settings).await;
+            };
+            drop(connections.tracker().spawn_on(serving, &worker));
         }
     };
     tokio::select! {

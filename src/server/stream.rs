@@ -1,6 +1,8 @@
 //! Byte streams: the socket, bytes read too early and played back, TLS on top, and the watch over both ends.
 
 use std::io;
+use std::net;
+use std::os::unix;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,11 +20,38 @@ use super::connections::ConnectionGuard;
 use super::frames::Frames;
 use super::framing::Framing;
 
+/// A socket that no runtime looks after: on its way to another thread.
+#[derive(Debug)]
+pub(super) enum Detached {
+    Tcp(net::TcpStream),
+    Unix(unix::net::UnixStream),
+}
+
+impl Detached {
+    /// Has the runtime of this thread look after it.
+    pub(super) fn attached(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Tcp),
+            Self::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
+        }
+    }
+}
+
 /// An accepted socket.
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Socket {
+    /// Has this thread's runtime look after it no more.
+    pub(super) fn detached(self) -> io::Result<Detached> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Detached::Tcp),
+            Self::Unix(stream) => stream.into_std().map(Detached::Unix),
+        }
+    }
 }
 
 macro_rules! delegate {

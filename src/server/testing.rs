@@ -207,7 +207,16 @@ impl World {
         let handler = handler(Arc::clone(&gate), enter);
         let server = Server::bind(listeners, limits, handler, anomalies, shutdown.clone()).unwrap();
         let (addresses, tls, stats) = (server.addresses(), server.tls(), server.stats());
-        World { addresses, tls, stats, shutdown, gate, entered, told, running: tokio::spawn(server.run()) }
+        World {
+            addresses,
+            tls,
+            stats,
+            shutdown,
+            gate,
+            entered,
+            told,
+            running: tokio::spawn(server.run(Arc::default())),
+        }
     }
 
     pub(super) fn address(&self) -> SocketAddr {

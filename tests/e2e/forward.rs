@@ -126,7 +126,7 @@ async fn every_way_to_an_upstream_carries_requests_and_uses_its_connection_again
         let upstream =
             if tls { RecordingUpstream::start_tls(&authority).await } else { RecordingUpstream::start().await };
         let settings = upstream_of(json!({ "protocol": protocol }));
-        let world = World::before(&authority, upstream, |gate| gate.config(settings)).await;
+        let world = World::before(&authority, upstream, |gate| gate.config(settings).workers(1)).await;
         for number in 0..5 {
             let answer = world.gate.post(&format!("/things/{number}")).bearer(&world.token).body("hello").send().await;
             assert_eq!(answer.status, 200, "{protocol}, TLS {tls}: {}", answer.text());

@@ -153,7 +153,7 @@ async fn pipelined_requests_each_get_their_own_answer_and_each_is_judged() {
 
 #[tokio::test]
 async fn an_aborted_request_never_leaves_its_answer_to_the_next_one() {
-    let world = World::start().await;
+    let world = World::changed(|gate| gate.workers(1)).await;
     let (pieces, script) = Script::pieces("text/plain");
     world.upstream.script("/things/slow", script);
     world.upstream.script("/things/next", Script::Fixed(StatusCode::OK, Vec::new(), "next"));
