@@ -6,8 +6,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::credential::Credential;
@@ -25,6 +27,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Headers that Doorward adds to most requests.
 const ADDED: usize = 9;
+/// What [`add_said`] writes at most, in bytes, beside the host.
+const LONGEST_SAID: usize = 256;
 
 /// Names that only Doorward may set toward any upstream: headers of all credentials and all identity headers.
 /// Normal forms, sorted.
@@ -100,9 +104,7 @@ pub(super) fn for_upstream(mut headers: HeaderMap, rules: &Rules, said: &Said<'_
     if said.upgrade {
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    headers.insert(X_REQUEST_ID, value(said.request_id)?);
-    headers.insert(trace::TRACEPARENT, said.trace.header_value()?);
-    forwarded(&mut headers, said)?;
+    add_said(&mut headers, said)?;
     for (name, value) in said.identity {
         headers.insert(name, value.clone());
     }
@@ -260,25 +262,41 @@ fn declare_trailers(headers: &mut HeaderMap, allowed: impl Fn(&HeaderName) -> bo
     }
 }
 
-/// `X-Forwarded-*` and `Forwarded` (RFC 7239). The caller's address alone: whoever stood between is not the
-/// upstream's concern, and a list of unverified hops is what others were fooled by.
-fn forwarded(headers: &mut HeaderMap, said: &Said<'_>) -> Option<()> {
+/// `X-Forwarded-*`, `Forwarded` (RFC 7239), the request's id and its trace, as parts of one text. The caller's address
+/// alone: whoever stood between is not the upstream's concern, and a list of unverified hops is what others were fooled by.
+fn add_said(headers: &mut HeaderMap, said: &Said<'_>) -> Option<()> {
     let scheme = said.downstream.scheme.as_str();
-    let (mut address, mut host, mut all) =
-        (String::with_capacity(45), String::with_capacity(64), String::with_capacity(128));
-    push_address(&mut address, said.downstream.address);
-    host.push_str(said.target.host());
-    if let Some(port) = said.target.port() {
-        write!(host, ":{port}").ok()?;
-    }
+    let mut text = String::with_capacity(LONGEST_SAID + said.target.host().len());
+    text.push_str(said.request_id);
+    let request_id = 0..text.len();
+    said.trace.push_parent(&mut text);
+    let trace = request_id.end..text.len();
     let (before, after) = if said.downstream.address.is_ipv4() { ("", "") } else { ("\"[", "]\"") };
-    for part in ["for=", before, &address, after, ";proto=", scheme, ";host=\"", &host, "\""] {
-        all.push_str(part);
+    text.push_str("for=");
+    text.push_str(before);
+    let mut address = text.len()..text.len();
+    push_address(&mut text, said.downstream.address);
+    address.end = text.len();
+    for part in [after, ";proto=", scheme, ";host=\""] {
+        text.push_str(part);
     }
-    headers.insert(header::FORWARDED, value(&all)?);
-    headers.insert(X_FORWARDED_FOR, value(&address)?);
+    let mut host = text.len()..text.len();
+    text.push_str(said.target.host());
+    if let Some(port) = said.target.port() {
+        write!(text, ":{port}").ok()?;
+    }
+    host.end = text.len();
+    text.push('"');
+    let forwarded = trace.end..text.len();
+
+    let text = Bytes::from(text);
+    let value = |part: Range<usize>| HeaderValue::from_maybe_shared(text.slice(part)).ok();
+    headers.insert(X_REQUEST_ID, value(request_id)?);
+    headers.insert(trace::TRACEPARENT, value(trace)?);
+    headers.insert(header::FORWARDED, value(forwarded)?);
+    headers.insert(X_FORWARDED_FOR, value(address)?);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    headers.insert(X_FORWARDED_HOST, value(&host)?);
+    headers.insert(X_FORWARDED_HOST, value(host)?);
     Some(())
 }
 

@@ -9,6 +9,7 @@ mod balance;
 mod body;
 mod connect;
 mod cookies;
+mod driver;
 mod error;
 mod headers;
 mod pool;

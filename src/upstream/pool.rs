@@ -5,21 +5,29 @@
 //! never read the rest of somebody else's answer.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::worker::PerWorker;
+
 use super::body::{Exchange, RequestBody};
 use super::connect::{ConnectionTasks, Connector, Dialled, Wanted};
+use super::driver::Driver;
 use super::error::{ConnectStage, UpstreamError};
 use super::settings::UpstreamAddress;
 
@@ -46,6 +54,13 @@ pub(super) struct Endpoint {
     open: Arc<AtomicUsize>,
     waiting: AtomicUsize,
     dials: Semaphore,
+    /// Each worker's own: the task of a connection and the request that uses it wake each other on one thread.
+    kept: PerWorker<Kept>,
+}
+
+/// The connections of one worker.
+#[derive(Debug, Default)]
+struct Kept {
     idle: Mutex<VecDeque<Http1Connection>>,
     http2: Mutex<Http2State>,
 }
@@ -71,7 +86,7 @@ enum DialOutcome {
 #[derive(Debug)]
 struct Http1Connection {
     sender: http1::SendRequest<RequestBody>,
-    tasks: ConnectionTasks,
+    driver: Driver,
     idle_since: Instant,
 }
 
@@ -129,8 +144,7 @@ impl Endpoint {
             open: Arc::default(),
             waiting: AtomicUsize::new(0),
             dials: Semaphore::new(DIALS),
-            idle: Mutex::default(),
-            http2: Mutex::default(),
+            kept: PerWorker::default(),
         })
     }
 
@@ -204,11 +218,11 @@ impl Endpoint {
         let _permit = self.dials.acquire().await.map_err(|_| UpstreamError::Overloaded)?;
         let dialled = self.connector.dial(&self.address, wanted, &self.open).await?;
         Ok(match dialled {
-            Dialled::Http1(sender, tasks) => {
+            Dialled::Http1(sender, driver) => {
                 if wanted == Wanted::Either {
                     self.lock_http2().speaks_http1 = true;
                 }
-                let connection = Http1Connection { sender, tasks, idle_since: Instant::now() };
+                let connection = Http1Connection { sender, driver, idle_since: Instant::now() };
                 DialOutcome::Http1(Mutex::new(Some(connection)))
             }
             Dialled::Http2(sender, tasks, most_streams) => {
@@ -266,17 +280,18 @@ impl Endpoint {
     }
 
     fn take_idle(&self) -> Option<Http1Connection> {
-        let mut idle = lock(&self.idle);
+        let mut idle = lock(&self.kept.own().idle);
         let mut index = idle.len();
         while index > 0 {
             index -= 1;
             let connection = idle.get(index)?;
-            let fresh = connection.idle_since.elapsed() < IDLE_LIMIT && !connection.tasks.ended();
-            if connection.sender.is_ready() && fresh {
+            connection.driver.look();
+            let is_ready = connection.sender.is_ready();
+            if is_ready && connection.is_fresh() {
                 return idle.remove(index);
             }
-            // Neither ready nor closed: its task has not yet seen the end of the exchange before. It will.
-            if connection.sender.is_closed() || connection.sender.is_ready() {
+            // Neither ready nor closed: what is left of the exchange before is not with the upstream yet. It will be.
+            if is_ready || connection.is_over() {
                 idle.remove(index);
             }
         }
@@ -284,15 +299,15 @@ impl Endpoint {
     }
 
     fn give_back(&self, mut connection: Http1Connection) {
-        if connection.sender.is_closed() || connection.tasks.ended() || self.most_idle == 0 {
+        if connection.is_over() || self.most_idle == 0 {
             return;
         }
+        connection.driver.rest();
         connection.idle_since = Instant::now();
+        let most_idle = self.kept.share(self.most_idle);
         let mut expired = Vec::new();
-        let mut idle = lock(&self.idle);
-        while idle.front().is_some_and(|oldest| oldest.idle_since.elapsed() >= IDLE_LIMIT)
-            || idle.len() >= self.most_idle
-        {
+        let mut idle = lock(&self.kept.own().idle);
+        while idle.front().is_some_and(|oldest| !oldest.is_fresh()) || idle.len() >= most_idle {
             expired.extend(idle.pop_front());
         }
         idle.push_back(connection);
@@ -300,23 +315,58 @@ impl Endpoint {
         drop(expired);
     }
 
-    /// Ends the tasks of idle connections before the pool can notice.
+    /// Ends idle connections before the pool can notice.
     #[cfg(test)]
     pub(super) fn break_idle(&self) {
-        lock(&self.idle).iter().for_each(|connection| connection.tasks.abort());
-        self.lock_http2().connections.iter().for_each(|connection| connection.tasks.abort());
+        for kept in self.kept.all() {
+            lock(&kept.idle).iter().for_each(|connection| connection.driver.close());
+            lock(&kept.http2).connections.iter().for_each(|connection| connection.tasks.abort());
+        }
     }
 
-    /// Open and idle connections now.
+    /// Open and idle connections now; lets go of those that the upstream closed.
     pub(super) fn counts(&self) -> (usize, usize) {
-        self.lock_http2().connections.retain(|connection| connection.is_usable());
-        let mut idle = lock(&self.idle);
-        idle.retain(|connection| !connection.sender.is_closed() && connection.idle_since.elapsed() < IDLE_LIMIT);
-        (self.open.load(Ordering::Relaxed), idle.len())
+        let idle = self.kept.all().map(|kept| {
+            lock(&kept.http2).connections.retain(|connection| connection.is_usable());
+            let mut idle = lock(&kept.idle);
+            idle.retain(|connection| {
+                connection.driver.look();
+                !connection.is_over() && connection.is_fresh()
+            });
+            idle.len()
+        });
+        let idle = idle.sum();
+        (self.open.load(Ordering::Relaxed), idle)
     }
 
     fn lock_http2(&self) -> MutexGuard<'_, Http2State> {
-        lock(&self.http2)
+        lock(&self.kept.own().http2)
+    }
+}
+
+impl Http1Connection {
+    fn is_fresh(&self) -> bool {
+        self.idle_since.elapsed() < IDLE_LIMIT
+    }
+
+    fn is_over(&self) -> bool {
+        self.sender.is_closed() || self.driver.ended()
+    }
+
+    /// Sends `request`, and waits for the head of its answer.
+    fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> + Send {
+        if !request.body().is_none() {
+            self.driver.spawn();
+        }
+        let answer = self.sender.try_send_request(request);
+        let driver = &self.driver;
+        async move {
+            let mut answer = pin!(answer);
+            poll_fn(|context| driver.poll_answer(answer.as_mut(), context)).await
+        }
     }
 }
 
@@ -341,10 +391,29 @@ impl Lease {
     pub(super) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> + Send + use<> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> + Send {
         match &mut self.connection {
-            Leased::Http1(connection) => connection.sender.try_send_request(request).left_future(),
+            Leased::Http1(connection) => connection.send(request).left_future(),
             Leased::Http2(stream) => stream.0.sender.clone().try_send_request(request).right_future(),
+        }
+    }
+
+    /// The next frame of the answer's body.
+    pub(super) fn poll_frame(
+        &self,
+        body: &mut Incoming,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &self.connection {
+            Leased::Http1(connection) => connection.driver.poll_frame(body, context),
+            Leased::Http2(_) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    /// Has the connection go on by itself: it changes its protocol.
+    pub(super) fn switch(&mut self) {
+        if let Leased::Http1(connection) = &mut self.connection {
+            connection.driver.spawn();
         }
     }
 
