@@ -27,10 +27,17 @@ pub fn handler(proxy: Arc<Proxy>) -> Handler {
 
 /// The answer of `line`, or [`panicked`] when it panics: the line's record was written while unwinding, and what it shares
 /// with other requests is whole at any moment.
-pub(crate) async fn caught(metrics: Arc<Metrics>, line: impl Future<Output = Response<Body>>) -> Response<Body> {
-    AssertUnwindSafe(line).catch_unwind().await.unwrap_or_else(|_cause| {
-        metrics.panics.inc();
-        panicked()
+///
+/// No `async fn`: the future of one holds what it is given twice, and this one is the whole line's.
+pub(crate) fn caught(
+    metrics: Arc<Metrics>,
+    line: impl Future<Output = Response<Body>>,
+) -> impl Future<Output = Response<Body>> {
+    AssertUnwindSafe(line).catch_unwind().map(move |answered| {
+        answered.unwrap_or_else(|_cause| {
+            metrics.panics.inc();
+            panicked()
+        })
     })
 }
 

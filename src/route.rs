@@ -4,7 +4,8 @@
 
 mod precedence;
 
-use std::collections::{BTreeSet, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -282,6 +283,8 @@ pub struct Router {
     routes: Vec<Arc<Route>>,
     /// How exact each route's pattern is, by its index.
     precedence: Vec<Precedence>,
+    /// Names of the parameters of all patterns.
+    names: HashSet<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -305,6 +308,7 @@ impl Router {
         let mut faults = Vec::new();
         let patterns: Vec<_> = routes.iter().map(|route| (route.host.clone(), route.path.clone())).collect();
         router.precedence = patterns.iter().map(|(_, path)| Precedence::of(path)).collect();
+        router.names = patterns.iter().flat_map(|(_, path)| parameter_names(path)).map(Arc::from).collect();
         router.routes = routes.into_iter().map(Arc::new).collect();
         for (index, (host, path)) in patterns.iter().enumerate() {
             if let Err(fault) = router.table_of(host).insert(path, index) {
@@ -350,7 +354,7 @@ impl Router {
             && found.route.is_opaque()
         {
             self.check_readings(table, found.route.index, request.raw_path(), &readings)?;
-            let (route, parameters) = found.kept();
+            let (route, parameters) = self.kept(&found);
             return Ok(Some(RouteMatch { route, parameters, target: request.into_opaque()? }));
         }
         let target = request.into_normal()?;
@@ -359,7 +363,7 @@ impl Router {
             return Err(TargetError::PathAmbiguous);
         }
         self.check_readings(table, found.route.index, target.path(), &readings)?;
-        let (route, parameters) = found.kept();
+        let (route, parameters) = self.kept(&found);
         Ok(Some(RouteMatch { route, target, parameters }))
     }
 
@@ -385,7 +389,11 @@ impl Router {
     fn is_anothers_without_last_slash(&self, table: &PathTable, index: usize, path: &str) -> bool {
         let other = match path.strip_suffix('/') {
             Some(without) => table.index_of(without),
-            None => table.index_of(&[path, "/"].concat()),
+            None => SLASHED.with_borrow_mut(|slashed| {
+                path.clone_into(slashed);
+                slashed.push('/');
+                table.index_of(slashed)
+            }),
         };
         other.is_some_and(|other| other != index && self.precedence.get(other) > self.precedence.get(index))
     }
@@ -405,11 +413,22 @@ impl Router {
         self.any.as_ref()
     }
 
+    fn kept(&self, found: &Found<'_>) -> (Arc<Route>, PathParameters) {
+        let name = |name: &str| self.names.get(name).cloned().unwrap_or_else(|| name.into());
+        let parameters = found.parameters.iter().map(|(of, value)| (name(of), value.to_owned())).collect();
+        (found.route.clone(), PathParameters(parameters))
+    }
+
     fn look<'a>(&'a self, table: &'a PathTable, path: &'a str) -> Option<Found<'a>> {
         let found = table.paths.at(path).ok()?;
         let route = self.routes.get(*found.value)?;
         Some(Found { route, parameters: found.params })
     }
+}
+
+thread_local! {
+    /// A path with a slash more, for the moment in which it is looked up.
+    static SLASHED: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// A route and what its pattern caught, as long as the path is looked at.
@@ -418,11 +437,10 @@ struct Found<'a> {
     parameters: matchit::Params<'a, 'a>,
 }
 
-impl Found<'_> {
-    fn kept(&self) -> (Arc<Route>, PathParameters) {
-        let parameters = self.parameters.iter().map(|(name, value)| (Arc::from(name), value.to_owned())).collect();
-        (self.route.clone(), PathParameters(parameters))
-    }
+/// Names between the braces of a pattern.
+fn parameter_names(pattern: &str) -> impl Iterator<Item = &str> {
+    let named = |part: &'_ str| part.split_once('}').map(|(name, _)| name.len());
+    pattern.split('{').skip(1).filter_map(move |part| part.get(..named(part)?)).map(|name| name.trim_start_matches('*'))
 }
 
 impl PathTable {

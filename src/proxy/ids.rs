@@ -8,7 +8,8 @@ use http::HeaderMap;
 
 const LONGEST_ID: usize = 64;
 /// Of the counter: enough for a million requests a second over eight years.
-const COUNTER_DIGITS: u32 = 12;
+const COUNTER_DIGITS: usize = 12;
+const PREFIX_DIGITS: usize = 16;
 
 /// The request's id: what a trusted load balancer named it, else a new one.
 ///
@@ -24,15 +25,18 @@ pub(super) fn request_id(headers: &HeaderMap, from_trusted: bool) -> Arc<str> {
     }
     static PREFIX: OnceLock<String> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let prefix = PREFIX.get_or_init(|| uuid::Uuid::new_v4().simple().to_string().chars().take(16).collect());
+    let prefix = PREFIX.get_or_init(|| uuid::Uuid::new_v4().simple().to_string().chars().take(PREFIX_DIGITS).collect());
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut id = String::with_capacity(LONGEST_ID);
-    id.push_str(prefix);
-    for place in (0..COUNTER_DIGITS).rev() {
-        let nibble = u32::try_from((count >> (4 * place)) & 15).unwrap_or(0);
-        id.push(char::from_digit(nibble, 16).unwrap_or('0'));
-    }
-    id.into()
+    let mut id = [b'0'; PREFIX_DIGITS + COUNTER_DIGITS];
+    let digits = prefix.bytes().chain((0..COUNTER_DIGITS).rev().map(|place| digit(count >> (4 * place))));
+    id.iter_mut().zip(digits).for_each(|(to, from)| *to = from);
+    std::str::from_utf8(&id).unwrap_or_default().into()
+}
+
+/// The lowest four bits as a hexadecimal digit.
+fn digit(number: u64) -> u8 {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    DIGITS.get(usize::from(number.to_le_bytes()[0] & 15)).copied().unwrap_or(b'0')
 }
 
 #[cfg(test)]
