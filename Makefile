@@ -37,7 +37,7 @@ bench: ## Runs the benches
 	cargo bench --locked
 
 .PHONY: bench-peers
-bench-peers: ## Measures Doorward beside nginx, HAProxy, Envoy and Pingora, half an hour; writes benches/results
+bench-peers: ## Measures Doorward beside nginx, HAProxy, Envoy and Pingora, three quarters of an hour; writes benches/results
 	@benches/peers/install
 	cargo bench --locked --bench peers
 

@@ -16,6 +16,8 @@ use super::table::{Row, Table};
 const LEAD: Duration = Duration::from_millis(250);
 /// After it has ended.
 const TAIL: Duration = Duration::from_millis(100);
+/// Load on each proxy before the first slice of any.
+const WARMING: Duration = Duration::from_millis(300);
 /// What h2load may take longer than it was told.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LARGE: usize = 1 << 20;
@@ -24,25 +26,27 @@ const LARGE: usize = 1 << 20;
 pub struct Load {
     pub name: &'static str,
     title: &'static str,
-    is_http2: bool,
+    /// Of an HTTP/2 connection; HTTP/1.1 where there are none.
+    streams: Option<usize>,
     pub connections: usize,
     /// Bytes of the answer, or of the request.
     size: usize,
     is_upload: bool,
 }
 
-const SMALL: Load = Load { name: "", title: "", is_http2: false, connections: 32, size: 256, is_upload: false };
+const SMALL: Load = Load { name: "", title: "", streams: None, connections: 32, size: 256, is_upload: false };
+/// Few at once: those that share a connection end together, and a slice would count all of them or none.
 const BODY: Load = Load { connections: 8, size: LARGE, ..SMALL };
 
-/// All of them. HTTP/2 has 8 streams a connection.
+/// All of them.
 pub const LOADS: [Load; 7] = [
     Load { name: "h1", title: "HTTP/1.1, 256 bytes, one warm token", ..SMALL },
-    Load { name: "h2", title: "HTTP/2, 256 bytes, one warm token", is_http2: true, connections: 8, ..SMALL },
+    Load { name: "h2", title: "HTTP/2, 256 bytes, one warm token", streams: Some(8), connections: 8, ..SMALL },
     Load { name: "16k", title: "HTTP/1.1, 16 KiB down", size: 16 << 10, ..SMALL },
     Load { name: "down", title: "HTTP/1.1, 1 MiB down", ..BODY },
-    Load { name: "down-h2", title: "HTTP/2, 1 MiB down", is_http2: true, ..BODY },
+    Load { name: "down-h2", title: "HTTP/2, 1 MiB down", streams: Some(1), ..BODY },
     Load { name: "up", title: "HTTP/1.1, 1 MiB up", is_upload: true, ..BODY },
-    Load { name: "up-h2", title: "HTTP/2, 1 MiB up", is_http2: true, is_upload: true, ..BODY },
+    Load { name: "up-h2", title: "HTTP/2, 1 MiB up", streams: Some(1), is_upload: true, ..BODY },
 ];
 
 /// The load of the work at a fixed rate.
@@ -54,13 +58,19 @@ pub fn measure(bench: &Bench, load: &Load) -> Table {
     let authorization = bench.site.world.authorization();
     let slice = |target: &Target, length| slice(bench, load, target, &authorization, length, None);
     for target in &targets {
-        slice(target, bench.effort.slice.min(Duration::from_millis(300)));
+        slice(target, WARMING);
     }
+    // Of large bodies there are few.
+    let length = bench.effort.slice * if load.size == LARGE { 2 } else { 1 };
     let measured = interleaved(targets.len(), bench.effort.rounds, |position| {
-        targets.get(position).map(|target| slice(target, bench.effort.slice)).unwrap_or_default()
+        targets.get(position).map(|target| slice(target, length)).unwrap_or_default()
     });
     let rows = targets.iter().zip(&measured).map(|(target, slices)| Row::of_slices(target, slices)).collect();
-    let streams = if load.is_http2 { " of 8 streams" } else { "" };
+    let streams = match load.streams {
+        Some(1) => " of one stream".to_owned(),
+        Some(streams) => format!(" of {streams} streams"),
+        None => String::new(),
+    };
     Table {
         name: load.name,
         title: format!("{} ({} connections{streams})", load.title, load.connections),
@@ -140,11 +150,10 @@ impl Run {
         let mut command = pinned(CLIENT_CORE, "h2load");
         command.args(["-t", "1", "--tls13-ciphers", "TLS_AES_128_GCM_SHA256", "--groups", "X25519"]);
         command.args(["-c", &load.connections.to_string(), "-D", &format!("{}ms", length.as_millis())]);
-        if load.is_http2 {
-            command.args(["-m", "8"]);
-        } else {
-            command.arg("--h1");
-        }
+        match load.streams {
+            Some(streams) => command.args(["-m", &streams.to_string()]),
+            None => command.arg("--h1"),
+        };
         if let Some(rate) = rate {
             command.args(["--rps", &(rate / load.connections).to_string()]);
         }

@@ -7,8 +7,8 @@ use super::site::{self, Site};
 
 /// Cores, processor and kernel.
 pub fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cores} cores, {}, Linux {}", model.map_or("?", |(_, name)| name.trim()), kernel.trim())
@@ -56,5 +56,10 @@ fn first_line(program: &str, argument: &str) -> Option<String> {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     let line = said.lines().map(str::trim).find(|line| !line.is_empty())?;
-    Some(line.rsplit_once("  version: ").map_or(line.to_owned(), |(_, version)| format!("envoy {version}")))
+    // `PATH  version: COMMIT/VERSION/…`, `nginx version: nginx/VERSION`, `HAProxy version VERSION - URL`.
+    if let Some((_, version)) = line.split_once("  version: ") {
+        return Some(format!("envoy {}", version.split('/').nth(1)?));
+    }
+    let line = line.trim_start_matches("nginx version: ");
+    Some(line.split(" - ").next().unwrap_or(line).to_owned())
 }
