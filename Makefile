@@ -5,7 +5,7 @@ SHELL := bash
 
 .PHONY: help
 help: ## Shows this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: test
 test: peers ## Installs what the tests need, runs every test and counts them
@@ -35,6 +35,11 @@ doc: ## Builds the documentation, warnings denied
 .PHONY: bench
 bench: ## Runs the benches
 	cargo bench --locked
+
+.PHONY: bench-peers
+bench-peers: ## Measures Doorward beside nginx, HAProxy, Envoy and Pingora, three quarters of an hour; writes benches/results
+	@benches/peers/install
+	cargo bench --locked --bench peers
 
 .PHONY: soak
 soak: ## Counts in full what the suite counts a tenth of, and measures what no test may depend on

@@ -27,8 +27,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use support::client::{self, Connection};
 use support::process::{self, Process};
-use support::world::{World, server_tls};
-use support::{bare, upstream};
+use support::world::World;
+use support::{role, upstream};
 
 const ROUNDS: usize = 40;
 const SLICE: Duration = Duration::from_millis(100);
@@ -45,32 +45,12 @@ const MOST_CONNECTION_KIB: f64 = 40.0;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let ["role", name, address_file, directory, rest @ ..] = texts.as_slice() {
-        play(name, address_file, directory, rest);
+    if let ["role", rest @ ..] = texts.as_slice() {
+        role::play(rest);
     }
     let option = |name: &str| texts.iter().position(|text| *text == name).and_then(|at| texts.get(at + 1)).copied();
     process::pin_this_process();
     measure(option("--doorward"), option("--against"))
-}
-
-/// Serves as the bare proxy until killed.
-fn play(name: &str, address_file: &str, directory: &str, rest: &[&str]) -> ! {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address").to_string();
-        let draft = format!("{address_file}.new");
-        std::fs::write(&draft, address).expect("a file");
-        std::fs::rename(&draft, address_file).expect("a file");
-        match (name, rest) {
-            ("bare", [upstream]) => {
-                let tls = server_tls(directory.as_ref());
-                bare::serve(listener, tls, upstream.parse().expect("an address")).await;
-            }
-            _ => panic!("no role `{name}`"),
-        }
-    });
-    std::process::exit(0)
 }
 
 struct Proxy {
@@ -114,7 +94,7 @@ fn bare_process(world: &World, upstream: SocketAddr) -> Process {
 }
 
 fn other_process(command: &str, world: &World, upstream: SocketAddr) -> Process {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let free = process::free_address();
     let command = command
         .replace("{upstream}", &upstream.to_string())
         .replace("{port}", &free.port().to_string())

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,10 +22,24 @@ pub enum Connection {
 
 /// A TLS configuration that trusts `authority` and offers one protocol.
 pub fn tls(authority: &CertificateDer<'static>, version: Version) -> Arc<rustls::ClientConfig> {
+    tls_of(authority, version, rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The same with the one key exchange that every proxy has, so that none is compared by another's choice.
+pub fn common_tls(authority: &CertificateDer<'static>, version: Version) -> Arc<rustls::ClientConfig> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups.retain(|group| group.name() == rustls::NamedGroup::X25519);
+    tls_of(authority, version, provider)
+}
+
+fn tls_of(
+    authority: &CertificateDer<'static>,
+    version: Version,
+    mut provider: CryptoProvider,
+) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.clone()).expect("the authority is a certificate");
     // One suite for every server, so that none is compared by another's choice.
-    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| suite.suite() == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -10,6 +10,8 @@ pub mod client;
 
 pub mod process;
 
+pub mod role;
+
 pub mod served;
 
 pub mod upstream;

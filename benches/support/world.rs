@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +19,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tempfile::TempDir;
 
-const ISSUER: &str = "https://issuer.example";
-const AUDIENCE: &str = "api://bench";
+/// Who signs the tokens.
+pub const ISSUER: &str = "https://issuer.example";
+/// Whom the tokens are for.
+pub const AUDIENCE: &str = "api://bench";
 const KEY_ID: &str = "bench-1";
 /// Policies that are in force on each route.
 const POLICIES_A_ROUTE: usize = 5;
+/// Doorward reads no file that is larger than 1 MiB.
+const ROUTES_A_FILE: usize = 250;
 
 /// The world of one benchmark. Its directory goes with it.
 pub struct World {
@@ -38,7 +43,11 @@ impl World {
     /// Path `/api/…` is a route whose decisions hold for a whole role session; `/context/…` one whose policies read
     /// the caller's address, so that every request is judged anew.
     pub fn new(upstream: SocketAddr, policies: usize) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::with_routes(upstream, policies, policies / POLICIES_A_ROUTE)
+    }
+
+    /// The same with the policies spread over so many routes.
+    pub fn with_routes(upstream: SocketAddr, policies: usize, routes: usize) -> Self {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let key = EncodingKey::from_ec_der(&pair.serialize_der());
         let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a public key");
@@ -48,24 +57,58 @@ impl World {
         let names = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
         let certificate = names.self_signed(&tls_key).expect("a certificate");
 
-        let world = Self { directory, key, certificate: certificate.der().clone(), tokens: AtomicU64::new(0) };
+        let world = Self::empty(key, certificate.der().clone());
         world.write("server.pem", &certificate.pem());
         world.write("server.key", &tls_key.serialize_pem());
         world.write("keys.json", &json!({ "keys": [public] }).to_string());
-        world.write("doorward.yaml", &configuration(upstream));
+        world.write("issuer.pem", &pair.public_key_pem());
+        world.furnish(upstream, policies, routes);
+        world
+    }
+
+    /// Another directory with the same certificates and the same issuer, for one more process beside this one's.
+    pub fn beside(&self, upstream: SocketAddr, policies: usize, routes: usize) -> Self {
+        let world = Self::empty(self.key.clone(), self.certificate.clone());
+        for name in ["server.pem", "server.key", "keys.json", "issuer.pem"] {
+            fs::copy(self.path(name), world.path(name)).expect("a file");
+        }
+        world.furnish(upstream, policies, routes);
+        world
+    }
+
+    fn empty(key: EncodingKey, certificate: CertificateDer<'static>) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self { directory, key, certificate, tokens: AtomicU64::new(0) }
+    }
+
+    fn furnish(&self, upstream: SocketAddr, policies: usize, routes: usize) {
+        self.write("doorward.yaml", &configuration(upstream));
         // Records stand apart: the directories of a configuration are watched.
         for name in ["policies", "records"] {
-            fs::create_dir(world.path(name)).expect("a directory");
+            fs::create_dir(self.path(name)).expect("a directory");
         }
-        world.rewrite_policies(policies);
-        world
+        self.spread(policies, routes);
     }
 
     /// Replaces routes, roles and policies.
     pub fn rewrite_policies(&self, policies: usize) {
-        let routes = (policies / POLICIES_A_ROUTE).max(2);
+        self.spread(policies, policies / POLICIES_A_ROUTE);
+    }
+
+    fn spread(&self, policies: usize, routes: usize) {
+        let routes = routes.max(2);
+        let each = (policies / routes).max(POLICIES_A_ROUTE);
         self.write("policies/access.yaml", &access(routes));
-        self.write("policies/access.cedar", &rules(routes));
+        let mut files = 0;
+        while files * ROUTES_A_FILE < routes {
+            let places = files * ROUTES_A_FILE..routes.min((files + 1) * ROUTES_A_FILE);
+            self.write(&rules_file(files), &rules(places, each));
+            files += 1;
+        }
+        // Of a configuration with more routes.
+        while fs::remove_file(self.path(&rules_file(files))).is_ok() {
+            files += 1;
+        }
     }
 
     /// The configuration file.
@@ -90,16 +133,31 @@ impl World {
 
     /// `Authorization` with a token that no other call gave: ES256, good for an hour.
     pub fn authorization(&self) -> String {
+        self.authorization_of("caller-1", &["developers", "on-call"])
+    }
+
+    /// The same for a caller of this name and these groups.
+    pub fn authorization_of(&self, subject: &str, groups: &[&str]) -> String {
+        self.signed(&self.key, subject, groups)
+    }
+
+    /// The same by somebody who has not the issuer's key.
+    pub fn forged_authorization(&self) -> String {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        self.signed(&EncodingKey::from_ec_der(&pair.serialize_der()), "caller-1", &["developers", "on-call"])
+    }
+
+    fn signed(&self, key: &EncodingKey, subject: &str, groups: &[&str]) -> String {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let end = now + Duration::from_secs(3600);
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(KEY_ID.to_owned());
         let claims = json!({
-            "iss": ISSUER, "aud": AUDIENCE, "sub": "caller-1", "jti": number.to_string(), "client_id": "bench",
-            "iat": now.as_secs(), "exp": end.as_secs(), "groups": ["developers", "on-call"], "email": "dev@example.com",
+            "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "jti": number.to_string(), "client_id": "bench",
+            "iat": now.as_secs(), "exp": end.as_secs(), "groups": groups, "email": "dev@example.com",
         });
-        let token = jsonwebtoken::encode(&header, &claims, &self.key).expect("a token");
+        let token = jsonwebtoken::encode(&header, &claims, key).expect("a token");
         format!("Bearer {token}")
     }
 
@@ -182,9 +240,13 @@ fn place(number: usize) -> String {
     }
 }
 
-fn rules(routes: usize) -> String {
+fn rules_file(number: usize) -> String {
+    if number == 0 { "policies/access.cedar".to_owned() } else { format!("policies/access-{number}.cedar") }
+}
+
+fn rules(routes: Range<usize>, policies_a_route: usize) -> String {
     let mut text = String::new();
-    for number in 0..routes {
+    for number in routes {
         let place = place(number);
         let reads_context = r#" || context.source_ip.isInRange(ip("10.9.0.0/16"))"#;
         let condition = if number == 1 { reads_context } else { "" };
@@ -199,6 +261,11 @@ fn rules(routes: usize) -> String {
         rule("auditors-read", &may("auditor", "read"));
         let forbidden = format!(r#"principal.groups.contains("suspended"){condition}"#);
         rule("suspended", &format!("forbid(principal is Workload, action, {resource}) when {{ {forbidden} }};"));
+        for team in POLICIES_A_ROUTE..policies_a_route {
+            let theirs = format!(r#"principal.groups.contains("team-{team}")"#);
+            let permit = format!("permit(principal in Role::\"auditor\", action in Action::\"write\", {resource})");
+            rule(&format!("team-{team}"), &format!("{permit} when {{ {theirs} }};"));
+        }
     }
     text
 }
