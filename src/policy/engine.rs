@@ -218,7 +218,12 @@ impl Policies {
             Err(denied) => Err(denied),
             Ok(policy_ids) => {
                 let entities_of = |roles: &[&RoleSession]| question.entities(self, roles);
-                let end = case.deciding_end(&self.rules, gate, &request, &held, &entities_of).map_err(unjudged)?;
+                let evidence_end = question.principal.expires_at;
+                // Where the evidence ends first, it does not matter which role's end would.
+                let end = match case.earliest_end().filter(|end| evidence_end.is_none_or(|evidence| *end < evidence)) {
+                    None => None,
+                    Some(_) => case.deciding_end(&self.rules, gate, &request, &held, &entities_of).map_err(unjudged)?,
+                };
                 Ok(self.permission(question, &case, policy_ids, end))
             }
         };
