@@ -12,6 +12,8 @@ pub mod process;
 
 pub mod served;
 
+pub mod steps;
+
 pub mod upstream;
 
 pub mod world;

@@ -1,0 +1,103 @@
+//! The parts of a snapshot that was compiled from files, for calling each step of the line alone.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use doorward::audit::{Audit, Destination, WhenFull, Writer, WriterSettings};
+use doorward::clock::Clock;
+use doorward::config::{self, Runtime};
+use doorward::identity::{Presented, Principal, identify};
+use doorward::peer::{Downstream, Peer, Scheme, Transport};
+use doorward::policy::{Grant, RequestFacts};
+use doorward::proxy::{ServedRoute, Snapshot};
+use doorward::route::RouteMatch;
+use doorward::target::RequestTarget;
+use doorward::telemetry::Metrics;
+use futures_util::FutureExt as _;
+use http::Request;
+use http::request::Parts;
+
+use super::world::World;
+
+/// Where every request comes from.
+pub const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+/// A compiled snapshot and what a request meets it with.
+pub struct Bench {
+    pub world: World,
+    pub snapshot: Snapshot,
+    pub peer: Arc<Peer>,
+    pub clock: Clock,
+    pub audit: Audit,
+    _writer: Writer,
+}
+
+/// The head of a GET.
+pub fn head(path: &str, authorization: &str) -> Parts {
+    let request = Request::get(path).header("host", "localhost").header("authorization", authorization);
+    request.header("accept", "application/json").body(()).expect("a request").into_parts().0
+}
+
+impl Bench {
+    /// A world of `policies` policies, five on each route, and what compiling it gives.
+    pub fn new(policies: usize) -> Self {
+        let world = World::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), policies);
+        let destination = Destination::Callback(Box::new(|_| Ok(())));
+        let settings = WriterSettings { destination, queue: 1_000_000, when_full: WhenFull::Count };
+        let (writer, audit) = Writer::start(settings).expect("a writer");
+        let clock = Clock::system();
+        let path = world.configuration();
+        let checked = config::load(&path).expect("a sound configuration");
+        let runtime = Runtime::open(&checked, clock.clone(), Arc::new(Metrics::new()), &audit).expect("state");
+        let (snapshot, _) = config::compile(&path, &runtime).expect("a sound configuration");
+        let address = SocketAddr::from((CALLER, 1));
+        let (listener, transport) = ("public".into(), Transport::Plain);
+        let peer = Peer { address, socket_address: address, listener, transport, tls: None, certificate: None };
+        Self { world, snapshot, peer: Arc::new(peer), clock, audit, _writer: writer }
+    }
+
+    /// Target and route.
+    pub fn matched(&self, parts: &Parts) -> RouteMatch {
+        let target = RequestTarget::of(parts).expect("a sound target");
+        self.snapshot.router.find(target).expect("a sound path").expect("a route")
+    }
+
+    /// Who calls, by the token of a head.
+    pub fn principal(&self, parts: &Parts, matched: &RouteMatch) -> Arc<Principal> {
+        let presented = Presented {
+            method: &parts.method,
+            headers: &parts.headers,
+            peer: &self.peer,
+            downstream: Downstream { address: CALLER, scheme: Scheme::Https },
+            route: &matched.route,
+            now: self.clock.now(),
+        };
+        let identified = identify(&self.snapshot.verifiers, presented).now_or_never();
+        identified.expect("the keys are in a file").expect("a good token")
+    }
+
+    /// Whether that caller may.
+    pub fn grant(&self, principal: &Arc<Principal>, matched: &RouteMatch) -> Grant {
+        let facts = RequestFacts {
+            route: &matched.route,
+            target: &matched.target,
+            parameters: &matched.parameters,
+            source_ip: CALLER,
+            now: self.clock.now(),
+        };
+        self.snapshot.policies.authorize(principal, &facts).expect("a permission")
+    }
+
+    /// A grant for a caller with a token of its own.
+    pub fn grant_of(&self, path: &str) -> Grant {
+        let parts = head(path, &self.world.authorization());
+        let matched = self.matched(&parts);
+        let principal = self.principal(&parts, &matched);
+        self.grant(&principal, &matched)
+    }
+
+    /// What serves the grant's route.
+    pub fn served(&self, grant: &Grant) -> &ServedRoute {
+        self.snapshot.served(grant.route()).expect("every route is served")
+    }
+}
