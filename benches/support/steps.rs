@@ -16,11 +16,15 @@ use doorward::telemetry::Metrics;
 use futures_util::FutureExt as _;
 use http::Request;
 use http::request::Parts;
+use tokio::runtime::Handle;
 
 use super::world::World;
 
 /// Where every request comes from.
 pub const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+/// An upstream that nobody asks.
+pub const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
 /// A compiled snapshot and what a request meets it with.
 pub struct Bench {
@@ -41,7 +45,11 @@ pub fn head(path: &str, authorization: &str) -> Parts {
 impl Bench {
     /// A world of `policies` policies, five on each route, and what compiling it gives.
     pub fn new(policies: usize) -> Self {
-        let world = World::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), policies);
+        Self::of(World::new(NOWHERE, policies))
+    }
+
+    /// What compiling `world` gives. A runtime is entered, and another thread works on it.
+    pub fn of(world: World) -> Self {
         let destination = Destination::Callback(Box::new(|_| Ok(())));
         let settings = WriterSettings { destination, queue: 1_000_000, when_full: WhenFull::Count };
         let (writer, audit) = Writer::start(settings).expect("a writer");
@@ -53,7 +61,17 @@ impl Bench {
         let address = SocketAddr::from((CALLER, 1));
         let (listener, transport) = ("public".into(), Transport::Plain);
         let peer = Peer { address, socket_address: address, listener, transport, tls: None, certificate: None };
-        Self { world, snapshot, peer: Arc::new(peer), clock, audit, _writer: writer }
+        let bench = Self { world, snapshot, peer: Arc::new(peer), clock, audit, _writer: writer };
+        bench.wait_for_keys();
+        bench
+    }
+
+    /// They are read beside whatever else is done, and from then on nothing has to be waited for.
+    fn wait_for_keys(&self) {
+        let parts = head("/api/256", &self.world.authorization());
+        let matched = self.matched(&parts);
+        let identified = identify(&self.snapshot.verifiers, self.presented(&parts, &matched));
+        Handle::current().block_on(identified).expect("a good token");
     }
 
     /// Target and route.
@@ -64,16 +82,19 @@ impl Bench {
 
     /// Who calls, by the token of a head.
     pub fn principal(&self, parts: &Parts, matched: &RouteMatch) -> Arc<Principal> {
-        let presented = Presented {
+        let identified = identify(&self.snapshot.verifiers, self.presented(parts, matched)).now_or_never();
+        identified.expect("the keys are read").expect("a good token")
+    }
+
+    fn presented<'a>(&'a self, parts: &'a Parts, matched: &'a RouteMatch) -> Presented<'a> {
+        Presented {
             method: &parts.method,
             headers: &parts.headers,
             peer: &self.peer,
             downstream: Downstream { address: CALLER, scheme: Scheme::Https },
             route: &matched.route,
             now: self.clock.now(),
-        };
-        let identified = identify(&self.snapshot.verifiers, presented).now_or_never();
-        identified.expect("the keys are in a file").expect("a good token")
+        }
     }
 
     /// Whether that caller may.

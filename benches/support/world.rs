@@ -23,6 +23,7 @@ const AUDIENCE: &str = "api://bench";
 const KEY_ID: &str = "bench-1";
 /// Policies that are in force on each route.
 const POLICIES_A_ROUTE: usize = 5;
+const ROUTES_A_FILE: usize = 200;
 
 /// The world of one benchmark. Its directory goes with it.
 pub struct World {
@@ -38,6 +39,11 @@ impl World {
     /// Path `/api/…` is a route whose decisions hold for a whole role session; `/context/…` one whose policies read
     /// the caller's address, so that every request is judged anew.
     pub fn new(upstream: SocketAddr, policies: usize) -> Self {
+        Self::with(upstream, (policies / POLICIES_A_ROUTE).max(2), POLICIES_A_ROUTE)
+    }
+
+    /// A configuration of `routes` routes with `policies_a_route` policies on each.
+    pub fn with(upstream: SocketAddr, routes: usize, policies_a_route: usize) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let key = EncodingKey::from_ec_der(&pair.serialize_der());
@@ -57,15 +63,18 @@ impl World {
         for name in ["policies", "records"] {
             fs::create_dir(world.path(name)).expect("a directory");
         }
-        world.rewrite_policies(policies);
+        world.write_rules(routes, policies_a_route);
         world
     }
 
-    /// Replaces routes, roles and policies.
-    pub fn rewrite_policies(&self, policies: usize) {
-        let routes = (policies / POLICIES_A_ROUTE).max(2);
-        self.write("policies/access.yaml", &access(routes));
-        self.write("policies/access.cedar", &rules(routes));
+    /// Writes roles, routes and policies, in as many files as their limit of one MiB asks for.
+    fn write_rules(&self, routes: usize, policies_a_route: usize) {
+        self.write("policies/roles.yaml", &roles());
+        let routes: Vec<usize> = (0..routes).collect();
+        for (number, some) in routes.chunks(ROUTES_A_FILE).enumerate() {
+            self.write(&format!("policies/access-{number}.yaml"), &access(some));
+            self.write(&format!("policies/access-{number}.cedar"), &rules(some, policies_a_route));
+        }
     }
 
     /// The configuration file.
@@ -151,14 +160,18 @@ audit: {{ destination: {{ file: {{ path: records/audit.jsonl, rotate_bytes: 100M
     )
 }
 
-fn access(routes: usize) -> String {
+fn roles() -> String {
     let mut text = String::from("roles:\n");
     for (role, group) in [("developer", "developers"), ("operator", "operators"), ("auditor", "auditors")] {
         let trust = format!("[{{ issuer: bench, groups: [{group}] }}]");
         line(&mut text, format_args!("  {role}: {{ environment: bench, trust: {trust}, longest_session: 1h }}"));
     }
-    text.push_str("routes:\n");
-    for number in 0..routes {
+    text
+}
+
+fn access(routes: &[usize]) -> String {
+    let mut text = String::from("routes:\n");
+    for &number in routes {
         let place = place(number);
         let limits = "limits: { body: 2GiB }";
         let shared = "environment: bench, upstream: api, credential: assertion";
@@ -182,23 +195,31 @@ fn place(number: usize) -> String {
     }
 }
 
-fn rules(routes: usize) -> String {
+fn rules(routes: &[usize], policies_a_route: usize) -> String {
     let mut text = String::new();
-    for number in 0..routes {
+    for &number in routes {
         let place = place(number);
         let reads_context = r#" || context.source_ip.isInRange(ip("10.9.0.0/16"))"#;
         let condition = if number == 1 { reads_context } else { "" };
         let resource = format!("resource == Route::\"{place}\"");
-        let mut rule = |name: &str, rule: &str| line(&mut text, format_args!("@id(\"{place}-{name}\")\n{rule}"));
         let may = |role: &str, action: &str| {
             format!("permit(principal in Role::\"{role}\", action in Action::\"{action}\", {resource});")
         };
-        rule("developers-read", &may("developer", "read"));
-        rule("developers-write", &may("developer", "write"));
-        rule("operators-write", &may("operator", "write"));
-        rule("auditors-read", &may("auditor", "read"));
-        let forbidden = format!(r#"principal.groups.contains("suspended"){condition}"#);
-        rule("suspended", &format!("forbid(principal is Workload, action, {resource}) when {{ {forbidden} }};"));
+        let never = |group: &str| {
+            let forbidden = format!(r#"principal.groups.contains("{group}"){condition}"#);
+            format!("forbid(principal is Workload, action, {resource}) when {{ {forbidden} }};")
+        };
+        let usual = [
+            ("developers-read".to_owned(), may("developer", "read")),
+            ("developers-write".to_owned(), may("developer", "write")),
+            ("operators-write".to_owned(), may("operator", "write")),
+            ("auditors-read".to_owned(), may("auditor", "read")),
+            ("suspended".to_owned(), never("suspended")),
+        ];
+        let further = (1..).map(|further| (format!("barred-{further}"), never(&format!("barred-{further}"))));
+        for (name, rule) in usual.into_iter().chain(further).take(policies_a_route) {
+            line(&mut text, format_args!("@id(\"{place}-{name}\")\n{rule}"));
+        }
     }
     text
 }
