@@ -3,19 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use doorward::audit::{Audit, Destination, WhenFull, Writer, WriterSettings};
-use doorward::clock::Clock;
+use doorward::audit::{Audit, Decision, Destination, RequestRecord, WhenFull, Writer, WriterSettings};
+use doorward::clock::{Clock, Timestamp};
 use doorward::config::{self, Runtime};
+use doorward::credential::Credential;
 use doorward::identity::{Presented, Principal, identify};
 use doorward::peer::{Downstream, Peer, Scheme, Transport};
 use doorward::policy::{Grant, RequestFacts};
 use doorward::proxy::{ServedRoute, Snapshot};
-use doorward::route::RouteMatch;
+use doorward::route::{Route, RouteMatch, Router};
 use doorward::target::RequestTarget;
 use doorward::telemetry::Metrics;
 use futures_util::FutureExt as _;
-use http::Request;
 use http::request::Parts;
+use http::{Method, Request};
 use tokio::runtime::Handle;
 
 use super::world::World;
@@ -32,7 +33,6 @@ pub struct Bench {
     pub snapshot: Snapshot,
     pub peer: Arc<Peer>,
     pub clock: Clock,
-    pub audit: Audit,
     _writer: Writer,
 }
 
@@ -51,7 +51,7 @@ impl Bench {
     /// What compiling `world` gives. A runtime is entered, and another thread works on it.
     pub fn of(world: World) -> Self {
         let destination = Destination::Callback(Box::new(|_| Ok(())));
-        let settings = WriterSettings { destination, queue: 1_000_000, when_full: WhenFull::Count };
+        let settings = WriterSettings { destination, queue: 100, when_full: WhenFull::Count };
         let (writer, audit) = Writer::start(settings).expect("a writer");
         let clock = Clock::system();
         let path = world.configuration();
@@ -61,7 +61,7 @@ impl Bench {
         let address = SocketAddr::from((CALLER, 1));
         let (listener, transport) = ("public".into(), Transport::Plain);
         let peer = Peer { address, socket_address: address, listener, transport, tls: None, certificate: None };
-        let bench = Self { world, snapshot, peer: Arc::new(peer), clock, audit, _writer: writer };
+        let bench = Self { world, snapshot, peer: Arc::new(peer), clock, _writer: writer };
         bench.wait_for_keys();
         bench
     }
@@ -120,5 +120,39 @@ impl Bench {
     /// What serves the grant's route.
     pub fn served(&self, grant: &Grant) -> &ServedRoute {
         self.snapshot.served(grant.route()).expect("every route is served")
+    }
+
+    /// A table of this many routes, each below `/service-` and its number.
+    pub fn router(&self, routes: usize) -> Router {
+        let one = self.snapshot.router.routes().first().expect("a route");
+        let routes = (0..routes).map(|index| {
+            let name = format!("service-{index}");
+            Route { name: name.as_str().into(), index, path: format!("/{name}/{{*rest}}").into(), ..(**one).clone() }
+        });
+        Router::new(routes.collect()).expect("routes of different paths")
+    }
+
+    /// The credential for a grant, where nothing has to be waited for.
+    pub fn issue(&self, grant: &Grant) -> Credential {
+        let issued = self.served(grant).credential.issue(grant, self.clock.now()).now_or_never();
+        issued.expect("nothing to wait for").expect("a credential")
+    }
+
+    /// Begins a record and hands it over, with everything that a permitted request puts into it.
+    pub fn record(&self, audit: &Audit, grant: &Grant) {
+        let at = Timestamp::from_unix_millis(1_800_000_000_123);
+        let request_id = "0123456789abcdef0000000001".into();
+        let mut record = RequestRecord::new(at, request_id, &self.peer, CALLER, Method::GET);
+        "/api/256".clone_into(&mut record.path);
+        "localhost".clone_into(&mut record.host);
+        let mut entry = audit.begin(record).expect("losses are counted");
+        entry.decision = Decision::Allow;
+        entry.code = "ok";
+        entry.route = Some(grant.route().clone());
+        entry.principal = Some(grant.principal().clone());
+        entry.roles = grant.roles().clone();
+        entry.policy_ids = grant.policy_ids().clone();
+        entry.snapshot = self.snapshot.hash.clone();
+        entry.status = 200;
     }
 }

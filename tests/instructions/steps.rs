@@ -4,16 +4,13 @@ use std::hint::black_box;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use doorward::audit::{Audit, Decision, Destination, RequestRecord, WhenFull, Writer, WriterSettings};
+use doorward::audit::{Destination, WhenFull, Writer, WriterSettings};
 use doorward::body;
-use doorward::clock::Timestamp;
 use doorward::peer::{Downstream, Scheme};
 use doorward::policy::Grant;
-use doorward::route::{Route, Router};
 use doorward::target::RequestTarget;
 use doorward::upstream::{Forward, TraceContext};
-use futures_util::FutureExt as _;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::steps::{Bench, CALLER, NOWHERE, head};
@@ -92,12 +89,7 @@ fn target(runs: u32, routes: usize) {
     let runtime = runtime();
     let _inside = runtime.enter();
     let bench = Bench::new(10);
-    let one = bench.snapshot.router.routes().first().expect("a route");
-    let routes = (0..routes).map(|index| {
-        let name = format!("service-{index}");
-        Route { name: name.as_str().into(), index, path: format!("/{name}/{{*rest}}").into(), ..(**one).clone() }
-    });
-    let router = Router::new(routes.collect()).expect("routes of different paths");
+    let router = bench.router(routes);
     let parts = head("/service-17/v1/things/17?page=2", "none");
     repeat(runs, || {
         let target = RequestTarget::of(&parts).expect("a sound target");
@@ -155,7 +147,9 @@ fn assertion_cached(runs: u32) {
     let _inside = runtime.enter();
     let bench = Bench::new(10);
     let grant = bench.grant_of("/api/256");
-    repeat(runs, || issue(&bench, &grant));
+    repeat(runs, || {
+        black_box(bench.issue(&grant));
+    });
 }
 
 fn assertion_fresh(runs: u32) {
@@ -164,12 +158,9 @@ fn assertion_fresh(runs: u32) {
     let bench = Bench::new(10);
     let grants: Vec<Grant> = (0..=runs).map(|_| bench.grant_of("/api/256")).collect();
     let mut next = grants.iter();
-    repeat(runs, || issue(&bench, next.next().expect("a grant for each run")));
-}
-
-fn issue(bench: &Bench, grant: &Grant) {
-    let issued = bench.served(grant).credential.issue(grant, bench.clock.now()).now_or_never();
-    black_box(issued.expect("nothing to wait for").expect("a credential"));
+    repeat(runs, || {
+        black_box(bench.issue(next.next().expect("a grant for each run")));
+    });
 }
 
 fn identity_headers(runs: u32) {
@@ -207,29 +198,11 @@ fn audit(runs: u32, repeat: &dyn Fn(u32, &mut dyn FnMut())) {
     }));
     let settings = WriterSettings { destination, queue: 10_000, when_full: WhenFull::Count };
     let (writer, audit) = Writer::start(settings).expect("a writer");
-    record(&bench, &audit, &grant);
+    bench.record(&audit, &grant);
     entrance.recv().expect("the writer writes");
-    repeat(runs, &mut || record(&bench, &audit, &grant));
+    repeat(runs, &mut || bench.record(&audit, &grant));
     drop(exit);
     runtime.block_on(writer.finish(Duration::from_secs(60))).expect("every record is written");
-}
-
-/// A record with everything that the line of a permitted request puts into it.
-fn record(bench: &Bench, audit: &Audit, grant: &Grant) {
-    let request_id = "0123456789abcdef0000000001".into();
-    let at = Timestamp::from_unix_millis(1_800_000_000_123);
-    let mut record = RequestRecord::new(at, request_id, &bench.peer, CALLER, Method::GET);
-    "/api/256".clone_into(&mut record.path);
-    "localhost".clone_into(&mut record.host);
-    let mut entry = audit.begin(record).expect("losses are counted");
-    entry.decision = Decision::Allow;
-    entry.code = "ok";
-    entry.route = Some(grant.route().clone());
-    entry.principal = Some(grant.principal().clone());
-    entry.roles = grant.roles().clone();
-    entry.policy_ids = grant.policy_ids().clone();
-    entry.snapshot = bench.snapshot.hash.clone();
-    entry.status = 200;
 }
 
 /// What becomes of a request's head on its way to the upstream, which is made before a connection is: nobody listens.
