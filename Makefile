@@ -16,7 +16,7 @@ test: peers ## Installs what the tests need, runs every test and counts them
 	exit $$status
 
 .PHONY: peers
-peers: ## Installs the tests' peers (Node.js, Chromium, npm packages) where they are missing
+peers: ## Installs the tests' peers (Node.js, Chromium, Valgrind, npm packages) where they are missing
 	@tests/peers/install
 
 .PHONY: fmt

@@ -11,7 +11,7 @@ use super::{bare, doorward, envoy, haproxy, nginx, pingora};
 
 /// Its row in a table.
 pub const DOORWARD: &str = "doorward";
-/// The route whose policies read the caller's address.
+/// The route whose policies read the time.
 pub const DOORWARD_CONTEXT: &str = "doorward, judged each time";
 /// The process with 10,000 policies.
 pub const DOORWARD_LARGE: &str = "doorward, 10,000 policies";

@@ -22,7 +22,7 @@ pub fn start_large(site: &Site, placing: Placing) -> Option<Started> {
 }
 
 fn with(site: &Site, placing: Placing, policies: usize, routes: usize) -> Option<Started> {
-    let world = site.world.beside(site.upstream(), policies, routes);
+    let world = site.world.beside(site.upstream(), routes, policies / routes);
     let process = Process::doorward_with(&world, site.doorward.as_deref(), placing.workers, placing.cores);
     let configuration = configuration(&world);
     let directory = world.directory().to_owned();
@@ -33,7 +33,7 @@ fn with(site: &Site, placing: Placing, policies: usize, routes: usize) -> Option
 fn configuration(world: &World) -> String {
     let read = |name: &str| fs::read_to_string(world.path(name)).expect("a file");
     let mut text = read("doorward.yaml");
-    for name in ["policies/access.yaml", "policies/access.cedar"] {
+    for name in ["policies/roles.yaml", "policies/access-0.yaml", "policies/access-0.cedar"] {
         let whole = read(name);
         let sample: Vec<&str> = whole.lines().take(SAMPLE).collect();
         text += &format!("\n# {name}, the first of {} lines\n{}\n", whole.lines().count(), sample.join("\n"));

@@ -47,7 +47,7 @@ impl Site {
     pub fn new(doorward: Option<String>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let upstream = Process::role_on(CLIENT_CORE, directory.path(), "upstream", &[]);
-        let world = World::with_routes(upstream.address, POLICIES, ROUTES);
+        let world = World::with(upstream.address, ROUTES, POLICIES / ROUTES);
         Self { upstream, world, directory, directories: Cell::new(0), doorward }
     }
 

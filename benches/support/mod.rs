@@ -14,6 +14,8 @@ pub mod role;
 
 pub mod served;
 
+pub mod steps;
+
 pub mod upstream;
 
 pub mod world;

@@ -26,10 +26,15 @@ pub struct Served {
 impl Served {
     /// Starts all of them, the product with this many policies.
     pub async fn start(policies: usize) -> Self {
+        Self::with(|upstream| World::new(upstream, policies)).await
+    }
+
+    /// Starts all of them, the product with a world made for the upstream.
+    pub async fn with(world: impl FnOnce(SocketAddr) -> World) -> Self {
         let listener = listen().await;
         let upstream = listener.local_addr().expect("an address");
         tokio::spawn(upstream::serve(listener));
-        let world = World::new(upstream, policies);
+        let world = world(upstream);
         let listener = listen().await;
         let bare = listener.local_addr().expect("an address");
         tokio::spawn(bare::serve(listener, server_tls(world.directory()), upstream));

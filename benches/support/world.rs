@@ -4,7 +4,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +26,7 @@ const KEY_ID: &str = "bench-1";
 /// Policies that are in force on each route.
 const POLICIES_A_ROUTE: usize = 5;
 /// Doorward reads no file that is larger than 1 MiB.
-const ROUTES_A_FILE: usize = 250;
+const ROUTES_A_FILE: usize = 200;
 
 /// The world of one benchmark. Its directory goes with it.
 pub struct World {
@@ -41,13 +40,13 @@ impl World {
     /// A configuration of `policies` policies in front of `upstream`, five on each route.
     ///
     /// Path `/api/…` is a route whose decisions hold for a whole role session; `/context/…` one whose policies read
-    /// the caller's address, so that every request is judged anew.
+    /// the time, so that every request is judged anew.
     pub fn new(upstream: SocketAddr, policies: usize) -> Self {
-        Self::with_routes(upstream, policies, policies / POLICIES_A_ROUTE)
+        Self::with(upstream, (policies / POLICIES_A_ROUTE).max(2), POLICIES_A_ROUTE)
     }
 
-    /// The same with the policies spread over so many routes.
-    pub fn with_routes(upstream: SocketAddr, policies: usize, routes: usize) -> Self {
+    /// A configuration of `routes` routes with `policies_a_route` policies on each.
+    pub fn with(upstream: SocketAddr, routes: usize, policies_a_route: usize) -> Self {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let key = EncodingKey::from_ec_der(&pair.serialize_der());
         let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a public key");
@@ -62,17 +61,17 @@ impl World {
         world.write("server.key", &tls_key.serialize_pem());
         world.write("keys.json", &json!({ "keys": [public] }).to_string());
         world.write("issuer.pem", &pair.public_key_pem());
-        world.furnish(upstream, policies, routes);
+        world.furnish(upstream, routes, policies_a_route);
         world
     }
 
     /// Another directory with the same certificates and the same issuer, for one more process beside this one's.
-    pub fn beside(&self, upstream: SocketAddr, policies: usize, routes: usize) -> Self {
+    pub fn beside(&self, upstream: SocketAddr, routes: usize, policies_a_route: usize) -> Self {
         let world = Self::empty(self.key.clone(), self.certificate.clone());
         for name in ["server.pem", "server.key", "keys.json", "issuer.pem"] {
             fs::copy(self.path(name), world.path(name)).expect("a file");
         }
-        world.furnish(upstream, policies, routes);
+        world.furnish(upstream, routes, policies_a_route);
         world
     }
 
@@ -81,33 +80,22 @@ impl World {
         Self { directory, key, certificate, tokens: AtomicU64::new(0) }
     }
 
-    fn furnish(&self, upstream: SocketAddr, policies: usize, routes: usize) {
+    fn furnish(&self, upstream: SocketAddr, routes: usize, policies_a_route: usize) {
         self.write("doorward.yaml", &configuration(upstream));
         // Records stand apart: the directories of a configuration are watched.
         for name in ["policies", "records"] {
             fs::create_dir(self.path(name)).expect("a directory");
         }
-        self.spread(policies, routes);
+        self.write_rules(routes, policies_a_route);
     }
 
-    /// Replaces routes, roles and policies.
-    pub fn rewrite_policies(&self, policies: usize) {
-        self.spread(policies, policies / POLICIES_A_ROUTE);
-    }
-
-    fn spread(&self, policies: usize, routes: usize) {
-        let routes = routes.max(2);
-        let each = (policies / routes).max(POLICIES_A_ROUTE);
-        self.write("policies/access.yaml", &access(routes));
-        let mut files = 0;
-        while files * ROUTES_A_FILE < routes {
-            let places = files * ROUTES_A_FILE..routes.min((files + 1) * ROUTES_A_FILE);
-            self.write(&rules_file(files), &rules(places, each));
-            files += 1;
-        }
-        // Of a configuration with more routes.
-        while fs::remove_file(self.path(&rules_file(files))).is_ok() {
-            files += 1;
+    /// Writes roles, routes and policies, in as many files as their limit of one MiB asks for.
+    fn write_rules(&self, routes: usize, policies_a_route: usize) {
+        self.write("policies/roles.yaml", &roles());
+        let routes: Vec<usize> = (0..routes).collect();
+        for (number, some) in routes.chunks(ROUTES_A_FILE).enumerate() {
+            self.write(&format!("policies/access-{number}.yaml"), &access(some));
+            self.write(&format!("policies/access-{number}.cedar"), &rules(some, policies_a_route));
         }
     }
 
@@ -209,14 +197,18 @@ audit: {{ destination: {{ file: {{ path: records/audit.jsonl, rotate_bytes: 100M
     )
 }
 
-fn access(routes: usize) -> String {
+fn roles() -> String {
     let mut text = String::from("roles:\n");
     for (role, group) in [("developer", "developers"), ("operator", "operators"), ("auditor", "auditors")] {
         let trust = format!("[{{ issuer: bench, groups: [{group}] }}]");
         line(&mut text, format_args!("  {role}: {{ environment: bench, trust: {trust}, longest_session: 1h }}"));
     }
-    text.push_str("routes:\n");
-    for number in 0..routes {
+    text
+}
+
+fn access(routes: &[usize]) -> String {
+    let mut text = String::from("routes:\n");
+    for &number in routes {
         let place = place(number);
         let limits = "limits: { body: 2GiB }";
         let shared = "environment: bench, upstream: api, credential: assertion";
@@ -240,31 +232,30 @@ fn place(number: usize) -> String {
     }
 }
 
-fn rules_file(number: usize) -> String {
-    if number == 0 { "policies/access.cedar".to_owned() } else { format!("policies/access-{number}.cedar") }
-}
-
-fn rules(routes: Range<usize>, policies_a_route: usize) -> String {
+fn rules(routes: &[usize], policies_a_route: usize) -> String {
     let mut text = String::new();
-    for number in routes {
+    for &number in routes {
         let place = place(number);
-        let reads_context = r#" || context.source_ip.isInRange(ip("10.9.0.0/16"))"#;
+        let reads_context = r#" || context.time < datetime("2026-01-01T00:00:00Z")"#;
         let condition = if number == 1 { reads_context } else { "" };
         let resource = format!("resource == Route::\"{place}\"");
-        let mut rule = |name: &str, rule: &str| line(&mut text, format_args!("@id(\"{place}-{name}\")\n{rule}"));
         let may = |role: &str, action: &str| {
             format!("permit(principal in Role::\"{role}\", action in Action::\"{action}\", {resource});")
         };
-        rule("developers-read", &may("developer", "read"));
-        rule("developers-write", &may("developer", "write"));
-        rule("operators-write", &may("operator", "write"));
-        rule("auditors-read", &may("auditor", "read"));
-        let forbidden = format!(r#"principal.groups.contains("suspended"){condition}"#);
-        rule("suspended", &format!("forbid(principal is Workload, action, {resource}) when {{ {forbidden} }};"));
-        for team in POLICIES_A_ROUTE..policies_a_route {
-            let theirs = format!(r#"principal.groups.contains("team-{team}")"#);
-            let permit = format!("permit(principal in Role::\"auditor\", action in Action::\"write\", {resource})");
-            rule(&format!("team-{team}"), &format!("{permit} when {{ {theirs} }};"));
+        let never = |group: &str| {
+            let forbidden = format!(r#"principal.groups.contains("{group}"){condition}"#);
+            format!("forbid(principal is Workload, action, {resource}) when {{ {forbidden} }};")
+        };
+        let usual = [
+            ("developers-read".to_owned(), may("developer", "read")),
+            ("developers-write".to_owned(), may("developer", "write")),
+            ("operators-write".to_owned(), may("operator", "write")),
+            ("auditors-read".to_owned(), may("auditor", "read")),
+            ("suspended".to_owned(), never("suspended")),
+        ];
+        let further = (1..).map(|further| (format!("barred-{further}"), never(&format!("barred-{further}"))));
+        for (name, rule) in usual.into_iter().chain(further).take(policies_a_route) {
+            line(&mut text, format_args!("@id(\"{place}-{name}\")\n{rule}"));
         }
     }
     text
