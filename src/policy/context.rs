@@ -1,6 +1,6 @@
 //! Facts of a request as Cedar's `context`: which of them a policy reads, and the record that holds just those.
 
-use cedar_policy::{Context, Policy, RestrictedExpression};
+use cedar_policy::{Context, RestrictedExpression};
 use serde_json::Value;
 
 use super::RequestFacts;
@@ -44,22 +44,12 @@ impl ContextReads {
     /// Every attribute.
     pub(super) const ALL: Self = Self((1 << 11) - 1);
 
-    /// Those that two requests of one principal, route and method can differ in.
-    const PER_REQUEST: Self = Self(
-        Self::SOURCE_IP.0
-            | Self::TIME.0
-            | Self::HOST.0
-            | Self::PATH.0
-            | Self::PARAMETERS.0
-            | Self::AUTHENTICATION_AGE.0,
-    );
+    /// Those that two requests of one principal, route and method, from one address, can differ in.
+    const PER_REQUEST: Self =
+        Self(Self::TIME.0 | Self::HOST.0 | Self::PATH.0 | Self::PARAMETERS.0 | Self::AUTHENTICATION_AGE.0);
 
-    /// What `policy` reads; everything, when that cannot be told.
-    pub(super) fn of(policy: &Policy) -> Self {
-        policy.to_json().map_or(Self::ALL, |json| Self::of_json(&json))
-    }
-
-    fn of_json(json: &Value) -> Self {
+    /// What a policy of this JSON reads.
+    pub(super) fn of(json: &Value) -> Self {
         match json {
             Value::Object(object) => {
                 if object.get("Var").and_then(Value::as_str) == Some("context") {
@@ -69,11 +59,11 @@ impl ContextReads {
                 let mut reads = Self::default();
                 for (key, value) in object {
                     let access = (key == "." || key == "has").then(|| Self::of_access(value)).flatten();
-                    reads = reads.and(access.unwrap_or_else(|| Self::of_json(value)));
+                    reads = reads.and(access.unwrap_or_else(|| Self::of(value)));
                 }
                 reads
             }
-            Value::Array(items) => items.iter().fold(Self::default(), |reads, item| reads.and(Self::of_json(item))),
+            Value::Array(items) => items.iter().fold(Self::default(), |reads, item| reads.and(Self::of(item))),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Self::default(),
         }
     }
@@ -105,9 +95,14 @@ impl ContextReads {
         self.includes(Self::PATH) || self.includes(Self::PARAMETERS)
     }
 
-    /// Whether two requests of one principal, route and method always look the same.
-    pub(super) const fn is_settled_by_caller_and_route(self) -> bool {
+    /// Whether two requests of one principal, route and method, from one address, always look the same.
+    pub(super) const fn is_settled(self) -> bool {
         !self.includes(Self::PER_REQUEST)
+    }
+
+    /// Whether the caller's address is read.
+    pub(super) const fn reads_source(self) -> bool {
+        self.includes(Self::SOURCE_IP)
     }
 }
 
@@ -173,11 +168,13 @@ fn texts<'a>(values: impl Iterator<Item = &'a str>) -> RestrictedExpression {
 
 #[cfg(test)]
 mod tests {
+    use cedar_policy::Policy;
+
     use super::*;
 
     fn reads(condition: &str) -> ContextReads {
         let policy = format!("permit(principal, action, resource) when {{ {condition} }};");
-        ContextReads::of(&Policy::parse(None, policy).unwrap())
+        ContextReads::of(&Policy::parse(None, policy).unwrap().to_json().unwrap())
     }
 
     #[test]
@@ -203,11 +200,11 @@ mod tests {
 
     #[test]
     fn what_a_request_can_change_is_not_settled() {
-        for settled in ["method", "scopes", "acr", "amr", "tags"] {
-            assert!(ContextReads::named(settled).is_settled_by_caller_and_route(), "{settled}");
+        for settled in ["method", "scopes", "acr", "amr", "tags", "source_ip"] {
+            assert!(ContextReads::named(settled).is_settled(), "{settled}");
         }
-        for changing in ["source_ip", "time", "host", "path", "parameters", "authentication_age", "anything_new"] {
-            assert!(!ContextReads::named(changing).is_settled_by_caller_and_route(), "{changing}");
+        for changing in ["time", "host", "path", "parameters", "authentication_age", "anything_new"] {
+            assert!(!ContextReads::named(changing).is_settled(), "{changing}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The rules in force, and the one way to a [`Grant`].
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ struct CaseKey {
     gate: Gate,
     method: u8,
     route: usize,
+    /// The caller's address, where a policy reads it.
+    source: Option<IpAddr>,
 }
 
 /// A decision that holds for every request of its case.
@@ -186,7 +189,7 @@ impl Policies {
 
     fn enter(&self, principal: &Arc<Principal>, facts: &RequestFacts<'_>, gate: Gate) -> Result<Grant, Denied> {
         let question = self.question(principal, facts)?;
-        let permission = if question.slice.reads.is_settled_by_caller_and_route() {
+        let permission = if question.slice.reads.is_settled() {
             self.settled(&question, gate)?
         } else {
             self.unsettled(&question, gate)?
@@ -201,9 +204,10 @@ impl Policies {
         })
     }
 
-    /// A decision that no fact of the single request can change: remembered.
+    /// A decision that no fact of the single request but its source can change: remembered.
     fn settled(&self, question: &Question<'_>, gate: Gate) -> Result<Permission, Denied> {
-        let (key, now) = (question.key(gate), question.facts.now);
+        let source = question.slice.reads.reads_source().then(|| question.facts.source_ip.to_canonical());
+        let (key, now) = (CaseKey { source, ..question.key(gate) }, question.facts.now);
         let forgettings = self.uses.forgettings();
         if let Some(decision) = self.decisions.get(&key)
             && now < decision.valid_until
@@ -318,6 +322,7 @@ impl Question<'_> {
             gate,
             method: self.method,
             route: self.entry.route.index,
+            source: None,
         }
     }
 

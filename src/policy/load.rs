@@ -1,6 +1,7 @@
 //! From policy files to rules: parsed, named, checked against the configuration, validated strictly. All faults at
 //! once.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode};
 use cedar_policy::{ValidationWarning, Validator};
 use miette::{Diagnostic, SourceSpan};
+use serde_json::Value;
 
 use super::context::ContextReads;
 use super::depth::too_deep;
@@ -87,17 +89,29 @@ struct Statement {
     span: SourceSpan,
     position: Position,
     id: Option<Arc<str>>,
+    form: OnceCell<Option<Value>>,
 }
 
 impl Statement {
     fn new(policy: &Policy, source: usize) -> Self {
         // The only place of a policy that Cedar tells.
         let span = policy.as_ref().loc().map_or_else(|| SourceSpan::from(0..0), |place| place.span);
-        Self { policy: policy.clone(), source, span, position: Position::START, id: None }
+        Self { policy: policy.clone(), source, span, position: Position::START, id: None, form: OnceCell::new() }
+    }
+
+    /// Cedar's JSON of it, read once: that costs more than all that is looked for in it.
+    fn form(&self) -> Option<&Value> {
+        self.form.get_or_init(|| self.policy.to_json().ok()).as_ref()
+    }
+
+    /// What of `context` it reads; everything, when that cannot be told.
+    fn reads(&self) -> ContextReads {
+        self.form().map_or(ContextReads::ALL, ContextReads::of)
     }
 
     fn into_rule(self, settings: &PolicySettings) -> Option<Rule> {
         let source = settings.sources.get(self.source)?;
+        let reads = self.reads();
         let literals = self.policy.entity_literals();
         let roles = literals.iter().filter(|entity| entity.type_name().basename() == "Role");
         Some(Rule {
@@ -108,7 +122,7 @@ impl Statement {
             effect: self.policy.effect(),
             reason: self.policy.annotation("reason").map(Arc::from),
             scope: Scope::of(&self.policy, &settings.roles),
-            reads: ContextReads::of(&self.policy),
+            reads,
             roles: roles.map(|role| role.id().unescaped().into()).collect(),
             policy: self.policy,
         })
@@ -150,7 +164,7 @@ impl<'a> Reader<'a> {
     fn check_names(&mut self) {
         for statement in &self.statements {
             let Some(source) = self.settings.sources.get(statement.source) else { continue };
-            self.faults.append(&mut self.names.check(source, &statement.policy, statement.span));
+            self.faults.append(&mut self.names.check(source, (&statement.policy, statement.form()), statement.span));
         }
     }
 
@@ -211,7 +225,7 @@ impl<'a> Reader<'a> {
     /// On an opaque route a path has many spellings, and a `forbid` that knows one of them lets the others pass.
     fn check_path_reading(&mut self, source: &PolicySource, statement: &Statement) {
         let policy = &statement.policy;
-        if policy.effect() != Effect::Forbid || !ContextReads::of(policy).reads_path() {
+        if policy.effect() != Effect::Forbid || !statement.reads().reads_path() {
             return;
         }
         let scope = Scope::of(policy, &self.settings.roles);

@@ -47,15 +47,21 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// A fault for each name in `policy`, which stands at `span`, that does not exist.
-    pub(super) fn check(&self, source: &PolicySource, policy: &Policy, span: SourceSpan) -> Vec<PolicyFault> {
+    /// A fault for each name in `policy`, which stands at `span`, that does not exist. With it comes its JSON: a policy
+    /// without this form is validated as a whole, and fails there.
+    pub(super) fn check(
+        &self,
+        source: &PolicySource,
+        (policy, form): (&Policy, Option<&Value>),
+        span: SourceSpan,
+    ) -> Vec<PolicyFault> {
+        let form = form.unwrap_or(&Value::Null);
         let place = Place { source, span };
         let literals: HashSet<EntityUid> = policy.entity_literals().into_iter().collect();
         let mut faults: Vec<PolicyFault> =
             literals.iter().filter_map(|entity| self.entity_fault(place, entity)).collect();
         let mut unknown = BTreeSet::new();
-        // A policy without this form is validated as a whole, and fails there.
-        self.unknown_attributes(&policy.to_json().unwrap_or_default(), &mut unknown);
+        self.unknown_attributes(form, &mut unknown);
         for (record, name) in unknown {
             let known = self.attributes(record).iter().copied();
             let message = format!("{} has no attribute `{name}`", record.as_str());
@@ -63,7 +69,7 @@ impl<'a> Names<'a> {
             faults.push(fault.with_help(nearest(&name, known)));
         }
         let mut values = BTreeSet::new();
-        self.unknown_values(&policy.to_json().unwrap_or_default(), &mut values);
+        self.unknown_values(form, &mut values);
         faults.extend(values.iter().map(|(named, text)| self.value_fault(place, *named, text)));
         faults
     }

@@ -29,8 +29,8 @@ use crate::clock::Timestamp;
 use crate::route::EvidenceKind;
 use recall::{Basis, Recall};
 
-/// Tokens that a verifier remembers unless told otherwise, 20 MiB of them at most.
-pub const REMEMBERED_TOKENS: usize = 10_000;
+/// Tokens that a verifier remembers unless told otherwise, 40 MiB of them at most.
+pub const REMEMBERED_TOKENS: usize = 20_000;
 
 /// Longest leeway that makes sense.
 const LONGEST_LEEWAY: Duration = Duration::from_secs(5 * 60);

@@ -30,7 +30,7 @@ const RESOURCES: [&str; 6] = [
     r#"resource is Route in Environment::"staging""#,
     "resource is Route",
 ];
-const CONDITIONS: [&str; 8] = [
+const CONDITIONS: [&str; 9] = [
     "",
     r#"when { principal.groups.contains("reader") }"#,
     r#"when { principal has level && principal.level + 9223372036854775807 > 0 }"#,
@@ -38,6 +38,7 @@ const CONDITIONS: [&str; 8] = [
     r#"unless { resource.tags.contains("finance") }"#,
     r#"when { context.method == "GET" || context.scopes.contains("none") }"#,
     r#"unless { principal in Role::"contractor" }"#,
+    r#"when { context.source_ip.isInRange(ip("10.1.0.0/16")) }"#,
     r#"when { context.time < datetime("2026-11-22T09:30:00Z") }"#,
 ];
 
@@ -129,9 +130,9 @@ proptest! {
         for caller in &callers {
             for (method, path) in [("GET", "/invoices/7"), ("HEAD", "/invoices/8"), ("POST", "/shop"), ("GET", "/shop"),
                                    ("DELETE", "/reports/x"), ("GET", "/reports/x"), ("GET", "/health")] {
-                for now in [NOW, NOW.plus(hours * HOUR)] {
+                for (now, source_ip) in [(NOW, "::ffff:10.1.2.3"), (NOW.plus(hours * HOUR), "192.0.2.7"), (NOW, "10.1.9.9")] {
                     let found = world.found(method, path);
-                    let facts = facts(&found, now);
+                    let facts = RequestFacts { source_ip: source_ip.parse().unwrap(), ..facts(&found, now) };
                     let expected = whole(&world, &everything, caller, &facts);
                     for _ in 0..2 {
                         let given = world.policies.authorize(caller, &facts);
