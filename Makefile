@@ -46,6 +46,7 @@ soak: ## Counts in full what the suite counts a tenth of, and measures what no t
 	DOORWARD_SOAK=1 cargo test --profile ci --locked --test e2e -- load:: --nocapture --test-threads 1
 	DOORWARD_CORPUS_CASES=1000000 cargo test --profile ci --locked --test corpus -- nothing_that_the_policy --nocapture
 	cargo bench --locked --bench soak
+	cargo bench --locked --bench steady
 
 .PHONY: fuzz
 fuzz: ## Fuzzes each target for FUZZ_SECONDS (60); needs a nightly toolchain

@@ -130,7 +130,9 @@ proptest! {
         for caller in &callers {
             for (method, path) in [("GET", "/invoices/7"), ("HEAD", "/invoices/8"), ("POST", "/shop"), ("GET", "/shop"),
                                    ("DELETE", "/reports/x"), ("GET", "/reports/x"), ("GET", "/health")] {
-                for (now, source_ip) in [(NOW, "::ffff:10.1.2.3"), (NOW.plus(hours * HOUR), "192.0.2.7"), (NOW, "10.1.9.9")] {
+                for (now, source_ip) in
+                    [(NOW, "::ffff:10.1.2.3"), (NOW, "192.0.2.7"), (NOW.plus(hours * HOUR), "10.1.9.9")]
+                {
                     let found = world.found(method, path);
                     let facts = RequestFacts { source_ip: source_ip.parse().unwrap(), ..facts(&found, now) };
                     let expected = whole(&world, &everything, caller, &facts);
