@@ -104,11 +104,8 @@ impl Attempt<'_> {
         self.address(&mut request, endpoint, lease.is_http2()).map_err(given_up)?;
         // HTTP/2 tells when it refused a stream unread; hyper keeps the request then, so a bodiless one is copied.
         let copy = (lease.is_http2() && request.body().is_none()).then(|| Box::new(copy_of(&request)));
-        let sent = {
-            let sent = pin!(lease.send(request));
-            self.in_time(sent).await
-        };
-        let answer = match sent {
+        let sent = pin!(lease.send(request));
+        let answer = match self.in_time(sent).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(unsent)) => {
                 let failed = self.failure(unsent, copy);
@@ -219,7 +216,7 @@ impl Attempt<'_> {
         Failed { error, again }
     }
 
-    fn answered(&self, answer: Response<Incoming>, mut lease: Lease) -> Result<Forwarded, UpstreamError> {
+    fn answered(&self, answer: Response<Incoming>, lease: Lease) -> Result<Forwarded, UpstreamError> {
         let (mut parts, body) = answer.into_parts();
         let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         check_head(&parts, switched, self.upgrade)?;
@@ -230,7 +227,6 @@ impl Attempt<'_> {
         if switched {
             let upstream = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
             let upstream = upstream.ok_or(UpstreamError::protocol("it switched protocols without leave"))?;
-            lease.switch();
             let upgrade = Upgrade { upstream, lease, idle: self.limits.idle, ends: self.ends };
             return Ok(Forwarded { response: response.map(|()| shared_body::empty()), upgrade: Some(upgrade) });
         }

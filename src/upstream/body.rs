@@ -307,12 +307,7 @@ impl http_body::Body for ResponseBody {
         if self.done {
             return Poll::Ready(None);
         }
-        let Self { inner, lease, .. } = &mut *self;
-        let polled = match lease {
-            Some(lease) => lease.poll_frame(inner, context),
-            None => Pin::new(inner).poll_frame(context),
-        };
-        let Poll::Ready(next) = polled else {
+        let Poll::Ready(next) = Pin::new(&mut self.inner).poll_frame(context) else {
             let end = ready!(self.watch.poll_waiting(context));
             return self.fail(end);
         };

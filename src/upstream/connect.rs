@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use tokio_rustls::TlsConnector;
 use crate::peer::Scheme;
 
 use super::body::RequestBody;
-use super::driver::Driver;
 use super::error::{ConnectStage, UpstreamError, UpstreamSettingsError};
 use super::reads_on::ReadsOn;
 use super::settings::{UpstreamAddress, UpstreamProtocol, UpstreamSettings, UpstreamTls};
@@ -32,23 +31,30 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The tasks of one HTTP/2 connection: aborted, and the connection closed, when this is dropped.
+/// The tasks of one connection: aborted, and the connection closed, when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionTasks {
     driver: JoinHandle<()>,
     transport: Option<AbortHandle>,
+    /// The other side has refused a write.
+    deaf: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
 }
 
 impl ConnectionTasks {
-    fn new(driver: JoinHandle<()>, transport: Option<AbortHandle>, open: &Arc<AtomicUsize>) -> Self {
+    fn new(
+        driver: JoinHandle<()>,
+        transport: Option<AbortHandle>,
+        deaf: Arc<AtomicBool>,
+        open: &Arc<AtomicUsize>,
+    ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
-        Self { driver, transport, open: open.clone() }
+        Self { driver, transport, deaf, open: open.clone() }
     }
 
-    /// Whether the connection is over.
+    /// Whether the connection is over, or takes no request any more.
     pub(super) fn ended(&self) -> bool {
-        self.driver.is_finished()
+        self.deaf.load(Ordering::Relaxed) || self.driver.is_finished()
     }
 
     pub(super) fn abort(&self) {
@@ -69,7 +75,7 @@ impl Drop for ConnectionTasks {
 /// What dialling brings.
 #[derive(Debug)]
 pub(super) enum Dialled {
-    Http1(http1::SendRequest<RequestBody>, Driver),
+    Http1(http1::SendRequest<RequestBody>, ConnectionTasks),
     Http2(http2::SendRequest<RequestBody>, ConnectionTasks, Arc<AtomicUsize>),
 }
 
@@ -266,8 +272,8 @@ where
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(ConnectStage::Http, error))?;
     // What becomes of the connection shows in the exchange that it carries.
-    let work = async move { drop(connection.with_upgrades().await) };
-    Ok(Dialled::Http1(sender, Driver::new(work, deaf, open)))
+    let driver = tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(Dialled::Http1(sender, ConnectionTasks::new(driver, None, deaf, open)))
 }
 
 async fn handshake_http2<T>(io: T, open: &Arc<AtomicUsize>) -> Result<Dialled, UpstreamError>
@@ -291,7 +297,7 @@ where
         });
         drop(driven.await);
     });
-    let tasks = ConnectionTasks::new(driver, executor.transport.get().cloned(), open);
+    let tasks = ConnectionTasks::new(driver, executor.transport.get().cloned(), Arc::default(), open);
     Ok(Dialled::Http2(sender, tasks, most_streams))
 }
 

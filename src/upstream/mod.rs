@@ -9,7 +9,6 @@ mod balance;
 mod body;
 mod connect;
 mod cookies;
-mod driver;
 mod error;
 mod headers;
 mod pool;

@@ -5,19 +5,14 @@
 //! never read the rest of somebody else's answer.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response};
-use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::sync::Semaphore;
@@ -27,7 +22,6 @@ use crate::worker::PerWorker;
 
 use super::body::{Exchange, RequestBody};
 use super::connect::{ConnectionTasks, Connector, Dialled, Wanted};
-use super::driver::Driver;
 use super::error::{ConnectStage, UpstreamError};
 use super::settings::UpstreamAddress;
 
@@ -86,7 +80,7 @@ enum DialOutcome {
 #[derive(Debug)]
 struct Http1Connection {
     sender: http1::SendRequest<RequestBody>,
-    driver: Driver,
+    tasks: ConnectionTasks,
     idle_since: Instant,
 }
 
@@ -218,11 +212,11 @@ impl Endpoint {
         let _permit = self.dials.acquire().await.map_err(|_| UpstreamError::Overloaded)?;
         let dialled = self.connector.dial(&self.address, wanted, &self.open).await?;
         Ok(match dialled {
-            Dialled::Http1(sender, driver) => {
+            Dialled::Http1(sender, tasks) => {
                 if wanted == Wanted::Either {
                     self.lock_http2().speaks_http1 = true;
                 }
-                let connection = Http1Connection { sender, driver, idle_since: Instant::now() };
+                let connection = Http1Connection { sender, tasks, idle_since: Instant::now() };
                 DialOutcome::Http1(Mutex::new(Some(connection)))
             }
             Dialled::Http2(sender, tasks, most_streams) => {
@@ -285,12 +279,11 @@ impl Endpoint {
         while index > 0 {
             index -= 1;
             let connection = idle.get(index)?;
-            connection.driver.look();
             let is_ready = connection.sender.is_ready();
-            if is_ready && connection.is_fresh() {
+            if is_ready && connection.is_fresh() && !connection.is_over() {
                 return idle.remove(index);
             }
-            // Neither ready nor closed: what is left of the exchange before is not with the upstream yet. It will be.
+            // Neither ready nor closed: its task has not yet seen the end of the exchange before. It will.
             if is_ready || connection.is_over() {
                 idle.remove(index);
             }
@@ -302,7 +295,6 @@ impl Endpoint {
         if connection.is_over() || self.most_idle == 0 {
             return;
         }
-        connection.driver.rest();
         connection.idle_since = Instant::now();
         let most_idle = self.kept.share(self.most_idle);
         let mut expired = Vec::new();
@@ -315,11 +307,11 @@ impl Endpoint {
         drop(expired);
     }
 
-    /// Ends idle connections before the pool can notice.
+    /// Ends the tasks of idle connections before the pool can notice.
     #[cfg(test)]
     pub(super) fn break_idle(&self) {
         for kept in self.kept.all() {
-            lock(&kept.idle).iter().for_each(|connection| connection.driver.close());
+            lock(&kept.idle).iter().for_each(|connection| connection.tasks.abort());
             lock(&kept.http2).connections.iter().for_each(|connection| connection.tasks.abort());
         }
     }
@@ -329,10 +321,7 @@ impl Endpoint {
         let idle = self.kept.all().map(|kept| {
             lock(&kept.http2).connections.retain(|connection| connection.is_usable());
             let mut idle = lock(&kept.idle);
-            idle.retain(|connection| {
-                connection.driver.look();
-                !connection.is_over() && connection.is_fresh()
-            });
+            idle.retain(|connection| !connection.is_over() && connection.is_fresh());
             idle.len()
         });
         let idle = idle.sum();
@@ -350,23 +339,7 @@ impl Http1Connection {
     }
 
     fn is_over(&self) -> bool {
-        self.sender.is_closed() || self.driver.ended()
-    }
-
-    /// Sends `request`, and waits for the head of its answer.
-    fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> + Send {
-        if !request.body().is_none() {
-            self.driver.spawn();
-        }
-        let answer = self.sender.try_send_request(request);
-        let driver = &self.driver;
-        async move {
-            let mut answer = pin!(answer);
-            poll_fn(|context| driver.poll_answer(answer.as_mut(), context)).await
-        }
+        self.sender.is_closed() || self.tasks.ended()
     }
 }
 
@@ -391,29 +364,10 @@ impl Lease {
     pub(super) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> + Send {
+    ) -> impl Future<Output = Result<Response<Incoming>, Unsent>> + Send + use<> {
         match &mut self.connection {
-            Leased::Http1(connection) => connection.send(request).left_future(),
+            Leased::Http1(connection) => connection.sender.try_send_request(request).left_future(),
             Leased::Http2(stream) => stream.0.sender.clone().try_send_request(request).right_future(),
-        }
-    }
-
-    /// The next frame of the answer's body.
-    pub(super) fn poll_frame(
-        &self,
-        body: &mut Incoming,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &self.connection {
-            Leased::Http1(connection) => connection.driver.poll_frame(body, context),
-            Leased::Http2(_) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    /// Has the connection go on by itself: it changes its protocol.
-    pub(super) fn switch(&mut self) {
-        if let Leased::Http1(connection) = &mut self.connection {
-            connection.driver.spawn();
         }
     }
 
