@@ -1,9 +1,13 @@
 //! Facts of a request as Cedar's `context`: which of them a policy reads, and the record that holds just those.
 
+use std::cell::RefCell;
+use std::net::IpAddr;
+
 use cedar_policy::{Context, RestrictedExpression};
 use serde_json::Value;
 
 use super::RequestFacts;
+use crate::clock::Timestamp;
 use crate::identity::Principal;
 
 /// The error of a context that could not be made.
@@ -106,6 +110,26 @@ impl ContextReads {
     }
 }
 
+/// A fact, and what Cedar made of it last: it parses the name of its function anew for each, which costs as much as a
+/// decision, and the requests of one moment have much in common.
+struct Last<T>(Option<(T, RestrictedExpression)>);
+
+impl<T: Copy + PartialEq> Last<T> {
+    fn value(&mut self, fact: T, make: impl Fn(T) -> RestrictedExpression) -> RestrictedExpression {
+        if let Some((_, value)) = self.0.as_ref().filter(|(last, _)| *last == fact) {
+            return value.clone();
+        }
+        let value = make(fact);
+        self.0 = Some((fact, value.clone()));
+        value
+    }
+}
+
+thread_local! {
+    static LAST_SOURCE: RefCell<Last<IpAddr>> = const { RefCell::new(Last(None)) };
+    static LAST_TIME: RefCell<Last<Timestamp>> = const { RefCell::new(Last(None)) };
+}
+
 /// The attributes of `reads`, of this request.
 ///
 /// # Errors
@@ -128,9 +152,16 @@ pub(super) fn build(
     };
     // An IPv4 caller on an IPv6 socket is still an IPv4 caller to a policy about 10.0.0.0/8.
     add(ContextReads::SOURCE_IP, "source_ip", &|| {
-        Some(RestrictedExpression::new_ip(facts.source_ip.to_canonical().to_string()))
+        Some(LAST_SOURCE.with_borrow_mut(|last| {
+            last.value(facts.source_ip.to_canonical(), |source| RestrictedExpression::new_ip(source.to_string()))
+        }))
     });
-    add(ContextReads::TIME, "time", &|| Some(RestrictedExpression::new_datetime(facts.now.rfc3339())));
+    add(ContextReads::TIME, "time", &|| {
+        Some(
+            LAST_TIME
+                .with_borrow_mut(|last| last.value(facts.now, |now| RestrictedExpression::new_datetime(now.rfc3339()))),
+        )
+    });
     add(ContextReads::METHOD, "method", &|| Some(text(facts.target.method().as_str())));
     add(ContextReads::HOST, "host", &|| Some(text(facts.target.host())));
     add(ContextReads::PATH, "path", &|| Some(text(facts.target.path())));
