@@ -82,6 +82,9 @@ impl LineWriter {
                         self.credential_end.write(line, end);
                     }
                 }
+                if record.credential_refused {
+                    line.push_str(",\"refused\":true");
+                }
                 line.push('}');
             }
         }

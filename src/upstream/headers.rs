@@ -108,7 +108,7 @@ pub(super) fn for_upstream(mut headers: HeaderMap, rules: &Rules, said: &Said<'_
     for (name, value) in said.identity {
         headers.insert(name, value.clone());
     }
-    for (name, value) in said.credential.headers.iter() {
+    for (name, value) in said.credential.proof.headers().iter() {
         headers.insert(name, value.clone());
     }
     Some(headers)

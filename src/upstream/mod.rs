@@ -216,7 +216,7 @@ fn prepare(
         return Err(UpstreamError::Request("a request for a websocket has a body"));
     }
     let idle = route.limits.idle;
-    let rules = Rules { protected: forward.protected.clone(), route, credential: credential.headers.clone() };
+    let rules = Rules { protected: forward.protected.clone(), route, credential: credential.proof.headers().clone() };
     let said = Said {
         identity: forward.identity_headers,
         credential,

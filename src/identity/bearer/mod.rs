@@ -239,6 +239,12 @@ impl IdentityVerifier for BearerVerifier {
     }
 }
 
+/// The token of a request whose caller came by one.
+#[must_use]
+pub fn shown_token(headers: &HeaderMap) -> Option<&str> {
+    bearer_token(headers).ok()
+}
+
 /// The token of the one `Authorization` header: scheme in any case, exactly one space (RFC 6750 section 2.1).
 fn bearer_token(headers: &HeaderMap) -> Result<&str, IdentityError> {
     let value = headers.get(AUTHORIZATION).ok_or(IdentityError::Missing)?;

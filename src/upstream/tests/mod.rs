@@ -131,7 +131,8 @@ impl Ask {
             kind: "fixed",
             expires_at: None,
             fresh: true,
-            headers: self.credential.into(),
+            proof: Proof::Headers(self.credential.into()),
+            key: None,
         };
         let trace = TraceContext::of(&self.headers);
         let protected = Arc::new(self.protected);
