@@ -14,6 +14,7 @@ use super::secrets::SecretValue;
 use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;
+use crate::secret::Secret;
 
 /// A claim's path and the values of which any will do.
 pub type ClaimRule = (String, Vec<Value>);
@@ -296,6 +297,8 @@ pub enum CredentialKind {
         /// The header that carries it; `authorization` as a bearer token, any other bare.
         header: http::HeaderName,
     },
+    /// A token of an authorization server.
+    Oauth(Box<OauthCredential>),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.
@@ -310,6 +313,92 @@ pub enum CredentialKind {
         /// Why.
         reason: String,
     },
+}
+
+/// A token of an authorization server.
+#[derive(Clone, Debug)]
+pub struct OauthCredential {
+    /// The token endpoint.
+    pub url: String,
+    /// PEM file of the authorities that vouch for it; `None` is the system's.
+    pub authorities: Option<PathBuf>,
+    /// Where that file is named.
+    pub authorities_at: Option<Declared>,
+    /// Doorward as its client.
+    pub client: Option<OauthClient>,
+    /// What is asked for.
+    pub grant: OauthGrant,
+    /// Further parameters of the form.
+    pub parameters: Vec<(String, String)>,
+    /// `aud` of Doorward's own tokens.
+    pub token_audience: String,
+    /// The header that carries the token.
+    pub header: http::HeaderName,
+    /// Longest time that a request is given it for.
+    pub lifetime: Option<Duration>,
+}
+
+/// A client of an authorization server, and how it shows that it is the one.
+#[derive(Clone, Debug)]
+pub enum OauthClient {
+    /// `client_secret_basic`
+    Basic {
+        /// Client id.
+        id: String,
+        /// Client secret.
+        secret: Secret,
+    },
+    /// `client_secret_post`
+    Post {
+        /// Client id.
+        id: String,
+        /// Client secret.
+        secret: Secret,
+    },
+    /// `private_key_jwt`
+    PrivateKeyJwt {
+        /// Client id.
+        id: String,
+        /// `aud` of its assertions; `None` is the token endpoint.
+        audience: Option<String>,
+    },
+    /// `none`
+    Public {
+        /// Client id.
+        id: String,
+    },
+}
+
+/// Which grant is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OauthGrant {
+    /// RFC 6749 section 4.4.
+    ClientCredentials,
+    /// RFC 8693.
+    TokenExchange {
+        /// Whose token says who the caller is.
+        subject: OauthSubject,
+        /// `subject_token_type`
+        subject_token_type: Option<String>,
+        /// `sub` of the actor's token.
+        actor: Option<String>,
+        /// `requested_token_type`
+        requested_token_type: Option<String>,
+    },
+    /// RFC 7523 section 2.1.
+    JwtBearer {
+        /// Whose token says who the caller is.
+        subject: OauthSubject,
+    },
+}
+
+/// Whose token says who a credential is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OauthSubject {
+    /// The caller's.
+    Caller,
+    /// Doorward's.
+    Doorward,
 }
 
 /// Which HTTP an upstream speaks.

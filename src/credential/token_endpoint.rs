@@ -27,7 +27,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// `client_assertion_type` of RFC 7523 section 2.2.
 pub const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How a client shows that it is the one (RFC 6749 section 2.3, RFC 7523 section 2.2, RFC 8705 section 2).
+/// How a client shows that it is the one (RFC 6749 section 2.3, RFC 7523 section 2.2).
 #[derive(Clone, Debug)]
 pub enum ClientAuthentication {
     /// It does not.
@@ -55,8 +55,8 @@ pub enum ClientAuthentication {
         /// The keys.
         tokens: SubjectTokens,
     },
-    /// `tls_client_auth`: the connection's certificate says it.
-    Tls {
+    /// `none`, by its id alone.
+    Public {
         /// Client id.
         id: String,
     },
@@ -68,7 +68,7 @@ impl ClientAuthentication {
     pub fn client_id(&self) -> Option<&str> {
         match self {
             Self::None => None,
-            Self::Basic { id, .. } | Self::Post { id, .. } | Self::PrivateKeyJwt { id, .. } | Self::Tls { id } => Some(id),
+            Self::Basic { id, .. } | Self::Post { id, .. } | Self::PrivateKeyJwt { id, .. } | Self::Public { id } => Some(id),
         }
     }
 
@@ -76,11 +76,10 @@ impl ClientAuthentication {
     #[must_use]
     pub const fn method(&self) -> &'static str {
         match self {
-            Self::None => "none",
+            Self::None | Self::Public { .. } => "none",
             Self::Basic { .. } => "client_secret_basic",
             Self::Post { .. } => "client_secret_post",
             Self::PrivateKeyJwt { .. } => "private_key_jwt",
-            Self::Tls { .. } => "tls_client_auth",
         }
     }
 }
@@ -231,7 +230,7 @@ impl TokenEndpoint {
                 form.push("client_assertion_type", JWT_BEARER_ASSERTION);
                 form.push("client_assertion", assertion.expose());
             }
-            ClientAuthentication::Tls { id } => form.push("client_id", id),
+            ClientAuthentication::Public { id } => form.push("client_id", id),
         }
         let request = request.body(form.bytes());
         let request = request.map_err(|_| SourceError::lasting(SourceError::REFUSED, "the token endpoint is no URL"))?;

@@ -6,6 +6,7 @@ mod issuers;
 mod listeners;
 mod mechanisms;
 mod names;
+mod oauth;
 mod roles;
 mod route_parts;
 mod routes;

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::desk::Scope;
 use super::names::Names;
-use super::{route_parts, text, upstreams};
+use super::{oauth, route_parts, text, upstreams};
 use crate::config::checked::RouteSettings;
 use crate::config::faults::{SourceFile, at};
 use crate::config::placed::{Named, Place, Placed};
@@ -115,6 +115,7 @@ impl<'a> Routes<'a> {
         let identity_headers = raw.identity_headers.as_ref().map(|raw| route_parts::identity_headers(scope, raw));
         if let Some(credential) = credential {
             self.headers_meet(scope, raw, credential, identity_headers.as_ref());
+            self.caller_token(scope, raw, credential);
         }
         let route = Route {
             name: name.as_str().into(),
@@ -245,6 +246,25 @@ impl<'a> Routes<'a> {
         }
     }
 
+    /// Refuses callers who come by something else than the token that the route's credential is made of.
+    fn caller_token(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
+        let declared = self.known.config.credentials.iter().find(|(name, _)| name.value == credential.value);
+        if !declared.is_some_and(|(_, declared)| oauth::takes_callers_token(declared)) {
+            return;
+        }
+        let message = format!("credential `{}` is made of the caller's own bearer token", credential.value);
+        let help = "accept `bearer` alone, or write `subject: doorward` in the credential";
+        if let Some(public) = &raw.public {
+            scope.refuse("caller_token_missing", public.place, message, help);
+            return;
+        }
+        let evidence = raw.accept.as_ref().and_then(|accept| accept.evidence.as_ref());
+        let other = evidence.and_then(|list| list.value.iter().find(|kind| kind.value != raw::Evidence::Bearer));
+        if let Some(other) = other {
+            scope.refuse("caller_token_missing", other.place, message, help);
+        }
+    }
+
     /// Refuses a header of the route that its credential would write over.
     fn headers_meet(
         &self,
@@ -257,7 +277,7 @@ impl<'a> Routes<'a> {
         let header = declared.and_then(|(_, declared)| match (&declared.signed_assertion, &declared.fixed) {
             (Some(raw), _) => Some(raw.header.as_ref().map_or("Authorization", |header| header.as_str())),
             (None, Some(raw)) => raw.header.as_ref().map(|header| header.as_str()),
-            (None, None) => None,
+            (None, None) => oauth::header(declared),
         });
         let Some(header) = header else { return };
         if let Some(pass) = &raw.pass_authorization

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Note;
+use super::oauth;
 use super::runtime::Runtime;
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
 use crate::credential::{
@@ -69,6 +70,10 @@ pub(super) fn provider(
                 Err(error) => failed(error.to_string()),
             }
         }
+        CredentialKind::Oauth(configured) => match oauth::provider(checked, &name, configured, runtime) {
+            Ok(provider) => Some(Arc::new(provider)),
+            Err(error) => failed(error),
+        },
         CredentialKind::Fixed { header, file, prefix } => {
             let settings =
                 FixedSecretSettings { name, header: header.clone(), prefix: prefix.clone(), file: file.clone() };

@@ -13,6 +13,8 @@ mod issuers;
 
 mod listeners;
 
+mod oauth;
+
 mod runtime;
 
 mod stated;

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Reasoned;
+use super::{ClientCredentials, JwtBearer, Reasoned, TokenExchange};
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
@@ -12,6 +12,12 @@ use crate::config::units::DurationText;
 pub struct Credential {
     /// A short-lived JWT about the principal, signed by Doorward.
     pub signed_assertion: Option<SignedAssertion>,
+    /// A token that an authorization server gives Doorward itself.
+    pub client_credentials: Option<ClientCredentials>,
+    /// A token that an authorization server gives for a token about the caller.
+    pub token_exchange: Option<TokenExchange>,
+    /// A token that an authorization server gives for an assertion about the caller.
+    pub jwt_bearer: Option<JwtBearer>,
     /// A secret that is the same for every caller.
     pub fixed: Option<Fixed>,
     /// Nothing.

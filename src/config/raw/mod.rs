@@ -8,6 +8,7 @@ mod audit;
 mod credentials;
 mod issuers;
 mod listeners;
+mod oauth;
 mod roles;
 mod routes;
 mod upstreams;
@@ -20,6 +21,9 @@ pub use issuers::{
 };
 pub use listeners::{
     ClientCertificateMode, ClientCertificates, Limits, Listener, ListenerTls, ProxyProtocol, ServerCertificate,
+};
+pub use oauth::{
+    ClientCredentials, JwtBearer, OauthClient, OauthClientAuthentication, OauthSubject, TokenEndpoint, TokenExchange,
 };
 pub use roles::{Role, Trust};
 pub use routes::{

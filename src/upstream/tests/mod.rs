@@ -131,7 +131,7 @@ impl Ask {
             kind: "fixed",
             expires_at: None,
             fresh: true,
-            proof: Proof::Headers(self.credential.into()),
+            proof: crate::credential::Proof::Headers(self.credential.into()),
             key: None,
         };
         let trace = TraceContext::of(&self.headers);
