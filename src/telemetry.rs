@@ -247,9 +247,8 @@ impl Metrics {
     /// Handles for one credential that others issue.
     #[must_use]
     pub fn credential(&self, name: &str) -> CredentialMetrics {
-        let counter = |outcome| {
-            self.credentials.get_or_create_owned(&CredentialLabels { credential: name.to_owned(), outcome })
-        };
+        let counter =
+            |outcome| self.credentials.get_or_create_owned(&CredentialLabels { credential: name.to_owned(), outcome });
         CredentialMetrics { issued: counter("issued"), refused: counter("refused"), reused: counter("reused") }
     }
 

@@ -392,6 +392,18 @@ pub enum OauthGrant {
     },
 }
 
+impl OauthGrant {
+    /// Name of the credential's kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ClientCredentials => "client_credentials",
+            Self::TokenExchange { .. } => "token_exchange",
+            Self::JwtBearer { .. } => "jwt_bearer",
+        }
+    }
+}
+
 /// Whose token says who a credential is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OauthSubject {

@@ -21,7 +21,8 @@ struct Stated {
 
 /// What goes on record in a token's place: its `jti`, or the beginning of its SHA-256, which who has it can compute.
 pub(super) fn public_id(token: &str) -> Arc<str> {
-    let plain = |id: &String| !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let plain =
+        |id: &String| !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
     match stated(token).jti.filter(plain) {
         Some(jti) => jti.into(),
         None => {

@@ -78,7 +78,9 @@ impl Outcome<'_> {
                 fields.extend(issued.facts.iter().cloned());
                 fields
             }
-            Self::Refused(error) => vec![("code", Value::from(error.code)), ("detail", Value::from(error.detail.as_str()))],
+            Self::Refused(error) => {
+                vec![("code", Value::from(error.code)), ("detail", Value::from(error.detail.as_str()))]
+            }
         }
     }
 }

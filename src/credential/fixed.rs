@@ -231,7 +231,8 @@ mod tests {
     }
 
     async fn shown(secret: &FixedSecret, now: Timestamp) -> Result<String, &'static str> {
-        let credential = secret.issue(&Asked::of(Caller::default().grant()).at(now)).await.map_err(|error| error.code)?;
+        let credential =
+            secret.issue(&Asked::of(Caller::default().grant()).at(now)).await.map_err(|error| error.code)?;
         let [(name, value)] = &credential.proof.headers()[..] else { panic!("one header") };
         assert!(name == "x-api-key" && value.is_sensitive());
         Ok(value.to_str().unwrap().to_owned())

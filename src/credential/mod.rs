@@ -121,7 +121,15 @@ impl Credential {
     #[must_use]
     pub fn nobodys() -> Self {
         let none: Arc<str> = "none".into();
-        Self { id: none.clone(), name: none, kind: "none", expires_at: None, fresh: false, proof: Proof::nothing(), key: None }
+        Self {
+            id: none.clone(),
+            name: none,
+            kind: "none",
+            expires_at: None,
+            fresh: false,
+            proof: Proof::nothing(),
+            key: None,
+        }
     }
 
     /// Whether an upstream that finds it expired may be asked once more, with another.
@@ -155,7 +163,8 @@ impl Ask<'_> {
         self.token.ok_or_else(|| CredentialError {
             name: "".into(),
             code: CredentialError::NO_CALLER_TOKEN,
-            detail: "this credential is made of the caller's own token, and the caller came by something else".to_owned(),
+            detail: "this credential is made of the caller's own token, and the caller came by something else"
+                .to_owned(),
         })
     }
 }

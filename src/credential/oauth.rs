@@ -1,5 +1,6 @@
 //! `client_credentials`, `token_exchange` and `jwt_bearer`: three grants of one token endpoint.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -157,6 +158,12 @@ enum About {
 pub struct OauthRequest {
     about: About,
     shown: Value,
+}
+
+impl fmt::Debug for OauthRequest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("OauthRequest").field("shown", &self.shown).finish_non_exhaustive()
+    }
 }
 
 impl CredentialRequest for OauthRequest {

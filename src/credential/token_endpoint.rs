@@ -25,7 +25,7 @@ const UNSTATED_LIFE: Duration = Duration::from_secs(300);
 /// No issuer is believed to give more.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// `client_assertion_type` of RFC 7523 section 2.2.
-pub const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How a client shows that it is the one (RFC 6749 section 2.3, RFC 7523 section 2.2).
 #[derive(Clone, Debug)]
@@ -68,7 +68,9 @@ impl ClientAuthentication {
     pub fn client_id(&self) -> Option<&str> {
         match self {
             Self::None => None,
-            Self::Basic { id, .. } | Self::Post { id, .. } | Self::PrivateKeyJwt { id, .. } | Self::Public { id } => Some(id),
+            Self::Basic { id, .. } | Self::Post { id, .. } | Self::PrivateKeyJwt { id, .. } | Self::Public { id } => {
+                Some(id)
+            }
         }
     }
 
@@ -233,7 +235,8 @@ impl TokenEndpoint {
             ClientAuthentication::Public { id } => form.push("client_id", id),
         }
         let request = request.body(form.bytes());
-        let request = request.map_err(|_| SourceError::lasting(SourceError::REFUSED, "the token endpoint is no URL"))?;
+        let request =
+            request.map_err(|_| SourceError::lasting(SourceError::REFUSED, "the token endpoint is no URL"))?;
         let asked_at = self.clock.now();
         let answer = send(&self.client, request).await?;
         if answer.status() != StatusCode::OK {
@@ -257,7 +260,8 @@ fn basic(id: &str, secret: &Secret) -> Result<HeaderValue, SourceError> {
 fn read(body: &[u8], asked_at: Timestamp) -> Result<IssuedToken, SourceError> {
     let unreadable = |detail: &str| SourceError::lasting(SourceError::UNREADABLE, detail);
     // The parser's own message would quote the answer, token and all.
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| unreadable("the token endpoint's answer is no token"))?;
+    let answer: Answer =
+        serde_json::from_slice(body).map_err(|_| unreadable("the token endpoint's answer is no token"))?;
     if !answer.token_type.eq_ignore_ascii_case("bearer") && !answer.token_type.eq_ignore_ascii_case("n_a") {
         return Err(unreadable("the token endpoint gave a token that is no bearer token"));
     }
@@ -306,7 +310,9 @@ mod tests {
 
     #[test]
     fn an_answer_says_how_long_its_token_holds_in_any_of_three_ways() {
-        for (life, seconds) in [("", 300), (r#","expires_in":60"#, 60), (r#","expires_in":"61""#, 61), (r#","expires_in":1e9"#, 86400)] {
+        for (life, seconds) in
+            [("", 300), (r#","expires_in":60"#, 60), (r#","expires_in":"61""#, 61), (r#","expires_in":1e9"#, 86400)]
+        {
             let body = format!(r#"{{"access_token":"t","token_type":"bearer"{life}}}"#);
             let token = read(body.as_bytes(), now()).unwrap();
             assert_eq!(token.expires_at.since(now()).as_secs(), seconds, "{life}");
@@ -331,7 +337,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_without_the_token_that_it_quotes() {
-        let error = refusal(StatusCode::BAD_REQUEST, br#"{"error":"invalid_grant","error_description":"bad eyJh.eyJi.c"}"#);
+        let error =
+            refusal(StatusCode::BAD_REQUEST, br#"{"error":"invalid_grant","error_description":"bad eyJh.eyJi.c"}"#);
         assert_eq!(error.to_string(), "the token endpoint answered 400: invalid_grant: bad …");
         assert!(refusal(StatusCode::FORBIDDEN, b"<html>").to_string().ends_with("it does not say why"));
     }

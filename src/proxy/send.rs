@@ -71,9 +71,9 @@ impl Proxy {
         let again = replayable.then(|| Box::new(parts.headers.clone()));
         let headers = std::mem::take(&mut parts.headers);
         let mut forwarded = way.forward(headers, body, &credential, exchange).await;
-        let expired = forwarded.as_ref().is_ok_and(|answer| {
-            credential.proof.is_expired_by(answer.response.status(), answer.response.headers())
-        });
+        let expired = forwarded
+            .as_ref()
+            .is_ok_and(|answer| credential.proof.is_expired_by(answer.response.status(), answer.response.headers()));
         if let Some(headers) = again.filter(|_| expired) {
             served.credential.drop_expired(&credential);
             forwarded = Box::pin(way.once_more(*headers, credential, forwarded, exchange)).await;

@@ -165,6 +165,10 @@ impl Forwarded {
                 forwarded.audience = Some(settings.audience.clone());
                 forwarded.lifetime_seconds = Some(lifetime.as_secs());
             }
+            Some(CredentialKind::Oauth(oauth)) => {
+                forwarded.credential_kind = oauth.grant.kind();
+                forwarded.credential_header = Some(oauth.header.to_string());
+            }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_kind = "fixed";
                 forwarded.credential_header = Some(header.to_string());

@@ -150,7 +150,11 @@ impl Common<'_> {
 fn client(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::OauthClient>) -> Option<OauthClient> {
     let id = scope.required(raw.id.as_ref(), name, "endpoint.client.id")?.value.clone();
     let method = raw.authentication.as_ref().map(|method| method.value);
-    let method = method.unwrap_or(if raw.secret.is_some() { Authentication::ClientSecretBasic } else { Authentication::PrivateKeyJwt });
+    let method = method.unwrap_or(if raw.secret.is_some() {
+        Authentication::ClientSecretBasic
+    } else {
+        Authentication::PrivateKeyJwt
+    });
     let takes_secret = matches!(method, Authentication::ClientSecretBasic | Authentication::ClientSecretPost);
     if let Some(secret) = raw.secret.as_ref().filter(|_| !takes_secret) {
         let message = "this way of authentication takes no secret";
@@ -190,9 +194,10 @@ pub(super) fn signs(raw: &raw::Credential) -> bool {
         subject.as_ref().is_some_and(|subject| subject.value == raw::OauthSubject::Doorward)
     };
     raw.client_credentials.as_ref().is_some_and(|raw| by_key(raw.endpoint.as_ref()))
-        || raw.token_exchange.as_ref().is_some_and(|raw| {
-            by_key(raw.endpoint.as_ref()) || own(&raw.subject) || raw.actor.is_some()
-        })
+        || raw
+            .token_exchange
+            .as_ref()
+            .is_some_and(|raw| by_key(raw.endpoint.as_ref()) || own(&raw.subject) || raw.actor.is_some())
         || raw.jwt_bearer.as_ref().is_some_and(|raw| by_key(raw.endpoint.as_ref()) || own(&raw.subject))
 }
 

@@ -33,9 +33,9 @@ pub(super) fn provider(
         checked::OauthGrant::ClientCredentials => OauthGrant::ClientCredentials,
         checked::OauthGrant::JwtBearer { subject: of } => OauthGrant::JwtBearer { subject: subject(*of)? },
         checked::OauthGrant::TokenExchange { subject: of, subject_token_type, actor, requested_token_type } => {
-            let actor = actor.as_deref().map(|of| {
-                Ok::<_, String>(Actor { tokens: tokens()?, subject: of.into(), audience: audience.clone() })
-            });
+            let actor = actor
+                .as_deref()
+                .map(|of| Ok::<_, String>(Actor { tokens: tokens()?, subject: of.into(), audience: audience.clone() }));
             OauthGrant::TokenExchange {
                 subject: subject(*of)?,
                 subject_token_type: subject_token_type.clone(),

@@ -11,7 +11,8 @@ use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
 use crate::credential::{
-    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Outcome, SigningKeys,
+    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Outcome,
+    SigningKeys,
 };
 use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
