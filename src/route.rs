@@ -2,6 +2,7 @@
 //!
 //! A [`Route`] is plain data; the parts that serve it (upstream, credential) hang on it in the snapshot.
 
+pub mod aws;
 mod precedence;
 
 use std::cell::RefCell;
@@ -196,6 +197,9 @@ pub struct Route {
     pub pass_authorization: Option<Arc<str>>,
     /// Why the caller's own cookies go to the upstream. Doorward's never do.
     pub pass_cookies: Option<Arc<str>>,
+    /// Whether callers speak to AWS through it: a signature of theirs is no evidence, and the session token that they
+    /// sign with is their JWT.
+    pub speaks_aws: bool,
     /// Whether WebSocket upgrades are let through.
     pub websocket: bool,
     /// Plain identity headers for the upstream.

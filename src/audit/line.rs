@@ -82,8 +82,8 @@ impl LineWriter {
                         self.credential_end.write(line, end);
                     }
                 }
-                if record.credential_refused {
-                    line.push_str(",\"refused\":true");
+                if let Some(code) = &record.credential_refusal {
+                    text(line, "refused", Some(code));
                 }
                 line.push('}');
             }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::faults::{Declared, SourceFile};
 use super::secrets::SecretValue;
+use crate::credential::{SessionPolicy, Template};
 use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;
@@ -299,6 +300,8 @@ pub enum CredentialKind {
     },
     /// A token of an authorization server.
     Oauth(Box<OauthCredential>),
+    /// Keys of an AWS role session.
+    Aws(Box<AwsCredential>),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.
@@ -312,6 +315,88 @@ pub enum CredentialKind {
     None {
         /// Why.
         reason: String,
+    },
+}
+
+/// Keys of an AWS role session.
+#[derive(Clone, Debug)]
+pub struct AwsCredential {
+    /// ARN of the role.
+    pub role: String,
+    /// Regions that are signed for, that of STS first.
+    pub regions: Vec<String>,
+    /// Services that are signed for.
+    pub services: Vec<String>,
+    /// By what the role is assumed.
+    pub proof: AwsProof,
+    /// `sub` of Doorward's token.
+    pub token_subject: Template,
+    /// The STS endpoint.
+    pub sts_url: String,
+    /// PEM file of the authorities that vouch for it; `None` is the system's.
+    pub authorities: Option<PathBuf>,
+    /// How long a session lives.
+    pub duration: Duration,
+    /// `RoleSessionName`, before it is made to fit.
+    pub session_name: Template,
+    /// `SourceIdentity`, before it is made to fit.
+    pub source_identity: Option<Template>,
+    /// Session tags.
+    pub tags: BTreeMap<String, Template>,
+    /// Those that stay when the session assumes another role.
+    pub transitive_tags: Vec<String>,
+    /// What a session is narrowed to.
+    pub policy: Option<SessionPolicy>,
+    /// ARNs of managed policies that it is narrowed to.
+    pub policy_arns: Vec<String>,
+    /// Longest body that is held until it is hashed.
+    pub signed_body_bytes: usize,
+}
+
+/// By what a role is assumed.
+#[derive(Clone, Debug)]
+pub enum AwsProof {
+    /// A token of Doorward's.
+    Doorward {
+        /// Its `aud`.
+        audience: String,
+    },
+    /// The caller's token.
+    Caller,
+    /// Keys of the place where Doorward runs.
+    Ambient {
+        /// The keys.
+        keys: AwsAmbient,
+        /// `ExternalId`
+        external_id: Option<String>,
+    },
+}
+
+/// Where ambient keys come from.
+#[derive(Clone, Debug)]
+pub enum AwsAmbient {
+    /// The environment.
+    Environment {
+        /// `AWS_ACCESS_KEY_ID`
+        access_key_id: String,
+        /// `AWS_SECRET_ACCESS_KEY`
+        secret_access_key: Secret,
+        /// `AWS_SESSION_TOKEN`
+        session_token: Option<Secret>,
+    },
+    /// An endpoint of the container's host.
+    Container {
+        /// Its URL.
+        url: String,
+        /// What `Authorization` says there.
+        token: Option<Secret>,
+        /// A file of that, which comes first.
+        token_file: Option<PathBuf>,
+    },
+    /// Instance metadata.
+    Instance {
+        /// Base URL; `None` is the usual one.
+        url: Option<String>,
     },
 }
 

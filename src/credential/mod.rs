@@ -1,6 +1,7 @@
 //! What the upstream is shown: short-lived proof about the caller, which the caller never sees.
 
 mod assertion;
+mod aws;
 mod bearer;
 mod cache;
 mod caller_cache;
@@ -15,15 +16,21 @@ mod none;
 mod oauth;
 mod remote;
 mod signing_key;
+mod sigv4;
 mod source;
 mod subject_token;
 mod template;
 #[cfg(test)]
 mod testing;
 mod token_endpoint;
+mod verdict;
 
 pub use assertion::{
     AssertionCache, AssertionSettings, LONGEST_LIFETIME, MOST_CLAIM_BYTES, MOST_GROUPS, Minted, SignedAssertion,
+};
+pub use aws::{
+    AmbientKeys, AssumedRole, AwsSettings, AwsSource, ContainerToken, INSTANCE_METADATA, LARGEST_POLICY,
+    PolicyStatement, RoleProof, SessionPolicy, Sts,
 };
 pub use cache::IssuedCache;
 pub use caller_cache::CallerCache;
@@ -37,10 +44,14 @@ pub use none::NoCredential;
 pub use oauth::{Actor, OauthGrant, OauthSettings, OauthSource, Subject};
 pub use remote::{PATIENCE, Remote, RemoteSettings};
 pub use signing_key::{Algorithm, Refused, SigningKey};
+pub use sigv4::{
+    AwsKeys, AwsSigner, BodyMemory, ClockSkew, Payload, RequestSignature, Settled, SigningError, SigningScope,
+};
 pub use source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
 pub use subject_token::{SubjectClaims, SubjectTokens};
 pub use template::{Template, TemplateError, ValueError, Variable, is_plain};
 pub use token_endpoint::{ClientAuthentication, Form, IssuedToken, TokenEndpoint};
+pub use verdict::{Verdict, judge};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -48,7 +59,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::clock::Timestamp;
 use crate::policy::Grant;
@@ -78,32 +89,32 @@ pub struct Credential {
 pub enum Proof {
     /// Headers to set on the request, each marked sensitive. Set after everything else, and nothing removes them.
     Headers(Arc<[(HeaderName, HeaderValue)]>),
+    /// Keys by which the request is signed.
+    AwsKeys(Arc<AwsSigner>),
 }
 
 impl Proof {
     /// Nothing at all.
     #[must_use]
     pub fn nothing() -> Self {
-        Self::Headers(Arc::from([]))
-    }
-
-    /// Whether an answer of this head says that the proof has expired (RFC 6750 section 3.1).
-    #[must_use]
-    pub fn is_expired_by(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        match self {
-            Self::Headers(_) => {
-                let mut challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
-                status == StatusCode::UNAUTHORIZED
-                    && challenges.any(|value| value.to_str().is_ok_and(|text| text.contains("invalid_token")))
-            }
-        }
+        Self::Headers(Arc::default())
     }
 
     /// Headers to set on the request.
     #[must_use]
-    pub fn headers(&self) -> &Arc<[(HeaderName, HeaderValue)]> {
+    pub fn headers(&self) -> Arc<[(HeaderName, HeaderValue)]> {
         match self {
-            Self::Headers(headers) => headers,
+            Self::Headers(headers) => headers.clone(),
+            Self::AwsKeys(_) => Arc::default(),
+        }
+    }
+
+    /// What signs the request.
+    #[must_use]
+    pub fn signer(&self) -> Option<&Arc<AwsSigner>> {
+        match self {
+            Self::Headers(_) => None,
+            Self::AwsKeys(signer) => Some(signer),
         }
     }
 }
@@ -112,6 +123,7 @@ impl fmt::Debug for Proof {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Headers(headers) => formatter.debug_list().entries(headers.iter().map(|(name, _)| name)).finish(),
+            Self::AwsKeys(signer) => signer.fmt(formatter),
         }
     }
 }
@@ -196,10 +208,21 @@ impl CredentialError {
     /// The `code` of an error that is the request's own: a value of it does not fit where the credential needs it.
     pub const UNFIT_VALUE: &'static str = "credential_value_refused";
 
+    /// A value of the request does not fit where the credential needs it.
+    pub(crate) fn unfit(detail: impl Into<String>) -> Self {
+        Self { name: "".into(), code: Self::UNFIT_VALUE, detail: detail.into() }
+    }
+
     /// Whether the caller is refused, rather than the credential out of reach for a moment.
     #[must_use]
     pub fn refuses_caller(&self) -> bool {
         [Self::PRINCIPAL_TOO_LARGE, Self::NO_CALLER_TOKEN, Self::UNFIT_VALUE].contains(&self.code)
+    }
+}
+
+impl From<ValueError> for CredentialError {
+    fn from(error: ValueError) -> Self {
+        Self::unfit(error.to_string())
     }
 }
 

@@ -184,6 +184,16 @@ impl Template {
         self.variables().any(Variable::tells_callers_apart)
     }
 
+    /// The text with `value` for each variable.
+    #[must_use]
+    pub fn with_each_as(&self, value: &str) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(fixed) => fixed.to_string(),
+            Part::Variable(_) => value.to_owned(),
+        };
+        self.0.iter().map(part).collect()
+    }
+
     /// The text for a request; each character of each value must be `allowed`.
     ///
     /// # Errors

@@ -168,6 +168,7 @@ pub(crate) fn route() -> Route {
         csrf_origins: BTreeSet::new(),
         pass_authorization: None,
         pass_cookies: None,
+        speaks_aws: false,
         websocket: false,
         identity_headers: None,
         limits: RouteLimits::default(),

@@ -61,8 +61,8 @@ impl Connector {
         let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = address.port_u16().unwrap_or(if https { 443 } else { 80 });
         let mut candidates: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
-        if !https && self.plain_http == PlainHttp::LoopbackOnly {
-            candidates.retain(|candidate| candidate.ip().is_loopback());
+        if !https {
+            candidates.retain(|candidate| self.plain_http.allows(candidate.ip()));
         }
         candidates.truncate(ADDRESSES);
         let tcp = self.first_reachable(&candidates).await?;

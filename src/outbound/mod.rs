@@ -10,6 +10,7 @@ pub(crate) mod testing;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub enum PlainHttp {
     /// Loopback only, by name and by the address it resolves to.
     #[default]
     LoopbackOnly,
+    /// Loopback, and addresses that are never routed, where clouds put their metadata servers: `169.254.0.0/16`,
+    /// `fe80::/10`, `fd00:ec2::/32` and `metadata.google.internal`.
+    LinkLocal,
     /// Anywhere: for a collector inside a mesh that encrypts by itself.
     Anywhere,
 }
@@ -213,6 +217,7 @@ pub fn check_address(address: &Uri, plain_http: PlainHttp) -> Result<(), &'stati
     match address.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if plain_http == PlainHttp::Anywhere || is_loopback_name(authority.host()) => Ok(()),
+        Some("http") if plain_http == PlainHttp::LinkLocal && is_link_local_name(authority.host()) => Ok(()),
         Some("http") => Err("plain http is for loopback only"),
         _ => Err("its scheme is not https"),
     }
@@ -235,6 +240,32 @@ fn is_loopback_name(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl PlainHttp {
+    /// Whether a plain connection to the address may be opened.
+    fn allows(self, address: IpAddr) -> bool {
+        match self {
+            Self::LoopbackOnly => address.is_loopback(),
+            Self::LinkLocal => address.is_loopback() || is_link_local(address),
+            Self::Anywhere => true,
+        }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.segments();
+            address.is_unicast_link_local() || (first, second) == (0xfd00, 0x0ec2)
+        }
+    }
+}
+
+fn is_link_local_name(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "metadata.google.internal" || host.parse().is_ok_and(is_link_local)
 }
 
 /// Without query, for a query may hold a secret.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::Body as _;
@@ -12,13 +13,13 @@ use super::granted;
 use super::respond::asks_for_websocket;
 use super::{Arrival, Proxy, ProxyError, ServedRoute};
 use crate::body::{self, Body};
-use crate::credential::{Ask, Credential};
+use crate::credential::{self, Ask, Credential, Settled, SigningError, Verdict};
 use crate::identity::PrincipalKind;
 use crate::identity::bearer;
 use crate::policy::Grant;
 use crate::route::{Access, EvidenceKind, RouteMatch};
 use crate::telemetry::Step;
-use crate::upstream::{Forward, Forwarded};
+use crate::upstream::{Forward, Forwarded, UpstreamError};
 
 /// Where a granted request goes, and what goes with it.
 struct Way<'a> {
@@ -27,6 +28,8 @@ struct Way<'a> {
     served: &'a ServedRoute,
     grant: &'a Grant,
     identity_headers: &'a [(HeaderName, HeaderValue)],
+    /// What a signature of the request is to say, where it is signed.
+    settled: Option<Settled>,
     upgrade: bool,
 }
 
@@ -65,31 +68,63 @@ impl Proxy {
         exchange.entry.upstream = Some(served.upstream.settings().name.clone());
         let body = exchange.counting(body, grant.route().limits.body_bytes);
         let identity_headers = identity_headers.as_deref().unwrap_or_default();
-        let way = Way { arrival, matched, served, grant, identity_headers, upgrade: upgrade.is_some() };
-        // A request that can be sent once more, should the upstream find its credential expired.
-        let replayable = credential.is_replaceable() && body.is_end_stream() && upgrade.is_none();
-        let again = replayable.then(|| Box::new(parts.headers.clone()));
+        let idle = grant.route().limits.idle;
+        let (settled, body) = match credential.proof.signer() {
+            None => (None, body),
+            Some(signer) => {
+                let (settled, body) = signer.settle(&parts.headers, body, idle).await?;
+                (Some(settled), body)
+            }
+        };
+        let way = Way { arrival, matched, served, grant, identity_headers, settled, upgrade: upgrade.is_some() };
+        let again = way.kept(&credential, &body).map(|body| Box::new((parts.headers.clone(), body)));
         let headers = std::mem::take(&mut parts.headers);
         let mut forwarded = way.forward(headers, body, &credential, exchange).await;
-        let expired = forwarded
-            .as_ref()
-            .is_ok_and(|answer| credential.proof.is_expired_by(answer.response.status(), answer.response.headers()));
-        if let Some(headers) = again.filter(|_| expired) {
-            served.credential.drop_expired(&credential);
-            forwarded = Box::pin(way.once_more(*headers, credential, forwarded, exchange)).await;
+        if let Ok(answer) = forwarded {
+            let (mut verdict, mut answer) = self.judged(&credential, answer).await;
+            if let Some(again) = again.filter(|_| matches!(verdict, Verdict::Expired | Verdict::ClockSkew)) {
+                if verdict == Verdict::Expired {
+                    served.credential.drop_expired(&credential);
+                }
+                let second = Box::pin(way.once_more(*again, &verdict, &credential, exchange)).await;
+                if let Some((credential, second)) = second {
+                    (verdict, answer) = self.judged(&credential, second?).await;
+                }
+            }
+            exchange.entry.credential_refusal = match verdict {
+                Verdict::Good => None,
+                Verdict::Refused(code) => Some(code.unwrap_or_else(|| "refused".into())),
+                Verdict::Expired => Some("expired".into()),
+                Verdict::ClockSkew => Some("clock_skew".into()),
+            };
+            forwarded = Ok(answer);
         }
         exchange.note(Step::Upstream, began);
         let forwarded = forwarded?;
-        let status = forwarded.response.status().as_u16();
-        exchange.entry.credential_refused = matches!(status, 401 | 403);
         if let (Some(downstream), Some(upstream)) = (upgrade, forwarded.upgrade) {
             exchange.tunnel = Some(Tunnel { downstream, upstream });
         }
         Ok(forwarded.response)
     }
+
+    /// What an answer says of the credential, and the answer.
+    async fn judged(&self, credential: &Credential, answer: Forwarded) -> (Verdict, Forwarded) {
+        let Forwarded { response, upgrade } = answer;
+        let (verdict, response) = credential::judge(&credential.proof, response, self.parts.clock.now()).await;
+        (verdict, Forwarded { response, upgrade })
+    }
 }
 
 impl Way<'_> {
+    /// The body of a request that can be sent once more, should the upstream find its credential expired.
+    fn kept(&self, credential: &Credential, body: &Body) -> Option<Bytes> {
+        if !credential.is_replaceable() || self.upgrade {
+            return None;
+        }
+        let held = self.settled.as_ref().and_then(Settled::held).cloned();
+        held.or_else(|| body.is_end_stream().then(Bytes::new))
+    }
+
     async fn forward(
         &self,
         headers: HeaderMap,
@@ -97,6 +132,8 @@ impl Way<'_> {
         credential: &Credential,
         exchange: &mut Exchange,
     ) -> Result<Forwarded, ProxyError> {
+        let signer = credential.proof.signer();
+        let signature = signer.zip(self.settled.as_ref()).map(|(signer, settled)| signer.signature(settled));
         let forward = Forward {
             target: &self.matched.target,
             headers,
@@ -105,6 +142,7 @@ impl Way<'_> {
             request_id: &self.arrival.request_id,
             trace: self.arrival.trace,
             identity_headers: self.identity_headers,
+            signature: signature.as_ref(),
             protected: &self.served.protected,
             upgrade: self.upgrade,
         };
@@ -112,23 +150,25 @@ impl Way<'_> {
         Ok(self.served.upstream.forward(forward, self.grant, credential, asked).await?)
     }
 
-    /// Sends a request without a body again, with another credential. Where there is no other, the first answer stands.
+    /// Sends a request again: with another credential where the first has expired, and with the same, signed for another
+    /// time, where the clocks disagree. `None` where there is nothing else to send: the first answer stands.
     async fn once_more(
         &self,
-        headers: HeaderMap,
-        expired: Credential,
-        first: Result<Forwarded, ProxyError>,
+        (headers, body): (HeaderMap, Bytes),
+        verdict: &Verdict,
+        first: &Credential,
         exchange: &mut Exchange,
-    ) -> Result<Forwarded, ProxyError> {
-        let issued = self.served.credential.issue(&ask(self.arrival, self.matched, self.grant, &headers)).await;
-        match issued {
-            Ok(credential) if credential.id != expired.id => {
-                drop(first);
-                note(&credential, exchange);
-                self.forward(headers, body::empty(), &credential, exchange).await
-            }
-            Ok(_) | Err(_) => first,
-        }
+    ) -> Option<(Credential, Result<Forwarded, ProxyError>)> {
+        let credential = if *verdict == Verdict::ClockSkew {
+            first.clone()
+        } else {
+            let issued = self.served.credential.issue(&ask(self.arrival, self.matched, self.grant, &headers)).await;
+            issued.ok().filter(|credential| credential.id != first.id)?
+        };
+        note(&credential, exchange);
+        let body = if body.is_empty() { body::empty() } else { body::full(body) };
+        let forwarded = self.forward(headers, body, &credential, exchange).await;
+        Some((credential, forwarded))
     }
 }
 
@@ -138,7 +178,7 @@ fn ask<'a>(arrival: &'a Arrival<'_>, matched: &'a RouteMatch, grant: &'a Grant, 
         grant,
         now: arrival.now,
         parameters: &matched.parameters,
-        token: if by_token { bearer::shown_token(headers) } else { None },
+        token: if by_token { bearer::shown_token(headers, &matched.route) } else { None },
         request_id: &arrival.request_id,
     }
 }
@@ -152,4 +192,19 @@ fn note(credential: &Credential, exchange: &mut Exchange) {
 /// any page of a named origin, so it carries no credential.
 fn stands_for_nobody(grant: &Grant) -> bool {
     grant.principal().kind == PrincipalKind::Anonymous && !matches!(grant.route().access, Access::Public { .. })
+}
+
+impl From<SigningError> for ProxyError {
+    /// What broke off or stopped coming is the caller's body, as it would be on its way to the upstream.
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::Body(cause) => UpstreamError::RequestBody(cause).into(),
+            SigningError::Idle => Self::Upstream(UpstreamError::RequestIdle),
+            SigningError::NoMemory => Self::Overloaded,
+            SigningError::TooLarge(_) => Self::BodyTooLarge,
+            SigningError::Scope | SigningError::Malformed(_) | SigningError::SignedChunks | SigningError::Length => {
+                Self::Signing(error)
+            }
+        }
+    }
 }

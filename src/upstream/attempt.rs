@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::{self as shared_body, BoxError};
+use crate::credential::RequestSignature;
 use crate::peer::Scheme;
 use crate::route::RouteLimits;
 
@@ -34,6 +35,7 @@ pub(super) struct Attempt<'a> {
     pub(super) authority: Option<Authority>,
     pub(super) exchange: Option<Arc<Exchange>>,
     pub(super) upgrade: bool,
+    pub(super) signature: Option<&'a RequestSignature>,
 }
 
 /// Why one try failed, and whether there may be another.
@@ -102,6 +104,12 @@ impl Attempt<'_> {
             Ok(Err(error)) | Err(error) => return Err(given_up(error)),
         };
         self.address(&mut request, endpoint, lease.is_http2()).map_err(given_up)?;
+        if let Some(signature) = self.signature {
+            let authority = self.authority.as_ref().unwrap_or(&endpoint.authority).as_str();
+            let signed = signature.apply(&mut request, authority, self.upstream.clock.now());
+            signed
+                .map_err(|_| given_up(UpstreamError::Request("it cannot be written in the one way that is signed")))?;
+        }
         // HTTP/2 tells when it refused a stream unread; hyper keeps the request then, so a bodiless one is copied.
         let copy = (lease.is_http2() && request.body().is_none()).then(|| Box::new(copy_of(&request)));
         let sent = pin!(lease.send(request));

@@ -41,7 +41,7 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::clock::Clock;
-use crate::credential::Credential;
+use crate::credential::{Credential, RequestSignature};
 use crate::peer::{Downstream, Scheme};
 use crate::policy::Grant;
 use crate::route::RouteLimits;
@@ -71,6 +71,8 @@ pub struct Forward<'a> {
     pub trace: &'a TraceContext,
     /// Plain identity headers, names and encoded values.
     pub identity_headers: &'a [(HeaderName, HeaderValue)],
+    /// What the request is signed with, right before it is sent.
+    pub signature: Option<&'a RequestSignature>,
     /// Names that no caller may send.
     pub protected: &'a Arc<ProtectedHeaders>,
     /// Whether the caller asks for a WebSocket; counts only where the route allows it.
@@ -177,8 +179,9 @@ impl Upstream {
             HostHeader::Address | HostHeader::Fixed(_) => None,
             HostHeader::Downstream => Some(downstream_authority(forward.target)?),
         };
+        let signature = forward.signature;
         let (request, exchange) = prepare(forward, grant, credential, upgrade, began, ends)?;
-        let attempt = Attempt { upstream: self, began, limits, ends, authority, exchange, upgrade };
+        let attempt = Attempt { upstream: self, began, limits, ends, authority, exchange, upgrade, signature };
         attempt.run(request, asked).await
     }
 
@@ -216,7 +219,7 @@ fn prepare(
         return Err(UpstreamError::Request("a request for a websocket has a body"));
     }
     let idle = route.limits.idle;
-    let rules = Rules { protected: forward.protected.clone(), route, credential: credential.proof.headers().clone() };
+    let rules = Rules { protected: forward.protected.clone(), route, credential: credential.proof.headers() };
     let said = Said {
         identity: forward.identity_headers,
         credential,

@@ -169,6 +169,10 @@ impl Forwarded {
                 forwarded.credential_kind = oauth.grant.kind();
                 forwarded.credential_header = Some(oauth.header.to_string());
             }
+            Some(CredentialKind::Aws(_)) => {
+                forwarded.credential_kind = "aws";
+                forwarded.credential_header = Some(http::header::AUTHORIZATION.to_string());
+            }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_kind = "fixed";
                 forwarded.credential_header = Some(header.to_string());

@@ -226,6 +226,7 @@ fn upstream_request(runs: u32) {
             request_id: "0123456789abcdef0000000001",
             trace: &TraceContext::of(&parts.headers),
             identity_headers: &identity,
+            signature: None,
             protected: &served.protected,
             upgrade: false,
         };

@@ -12,6 +12,7 @@ use crate::config::placed::{Place, Placed};
 use crate::config::raw::Reasoned;
 use crate::config::secrets::{self, Environment, SecretError, SecretSource, SecretValue};
 use crate::config::units::{DurationText, SizeText, UnitError};
+use crate::secret::Secret;
 
 /// Faults found so far and files referred to.
 pub(super) struct Desk<'a> {
@@ -250,6 +251,12 @@ impl Scope<'_> {
             secrets::read(source, self.desk.environment)
         });
         read.map_err(|error| self.secret_fault(reference.place, &error)).ok()
+    }
+
+    /// A variable of the environment, where it is set to anything.
+    pub(super) fn variable(&self, name: &str) -> Option<Secret> {
+        let source = secrets::source_of(&format!("env:{name}"), Path::new("")).ok()?;
+        secrets::read(source, self.desk.environment).ok().map(|secret| secret.value)
     }
 
     /// A secret of one line, for a header or a form.

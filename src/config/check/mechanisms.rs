@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::desk::Scope;
 use super::listeners::{Addresses, listener_tls};
 use super::names::Names;
-use super::{oauth, text};
+use super::{credential_traits, text};
 use crate::config::checked::{Admin, Assertions, Audit, AuditDestination, Limits, ListenAddress};
 use crate::config::placed::{Place, Placed};
 use crate::config::raw;
@@ -18,8 +18,7 @@ fn first_login(config: &raw::Config) -> Option<(&Placed<String>, Place)> {
 }
 
 fn first_assertion(config: &raw::Config) -> Option<&Placed<String>> {
-    let signs = |credential: &raw::Credential| credential.signed_assertion.is_some() || oauth::signs(credential);
-    config.credentials.iter().find(|(_, credential)| signs(credential)).map(|(name, _)| name)
+    config.credentials.iter().find(|(_, credential)| credential_traits::signs(credential)).map(|(name, _)| name)
 }
 
 pub(super) fn external_origin(scope: &Scope<'_>, config: &raw::Config) -> Option<String> {

@@ -1,5 +1,7 @@
 //! The meaning of a configuration: raw files become [`Checked`], or every fault of all of them.
 
+mod aws;
+mod credential_traits;
 mod credentials;
 mod desk;
 mod issuers;

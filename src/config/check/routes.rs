@@ -7,11 +7,12 @@ use http::HeaderName;
 
 use super::desk::Scope;
 use super::names::Names;
-use super::{oauth, route_parts, text, upstreams};
+use super::{credential_traits, route_parts, text, upstreams};
 use crate::config::checked::RouteSettings;
 use crate::config::faults::{SourceFile, at};
 use crate::config::placed::{Named, Place, Placed};
 use crate::config::raw;
+use crate::credential::Template;
 use crate::route::{Accepts, Access, EvidenceKind, HostPattern, IdentityHeaders, PathMode, Route, RouteError, Router};
 
 /// What routes refer to.
@@ -116,7 +117,9 @@ impl<'a> Routes<'a> {
         if let Some(credential) = credential {
             self.headers_meet(scope, raw, credential, identity_headers.as_ref());
             self.caller_token(scope, raw, credential);
+            self.caught(scope, raw, credential);
         }
+        let speaks_aws = credential.and_then(|name| self.credential(name)).is_some_and(|raw| raw.aws.is_some());
         let route = Route {
             name: name.as_str().into(),
             index: 0,
@@ -131,6 +134,7 @@ impl<'a> Routes<'a> {
             csrf_origins,
             pass_authorization,
             pass_cookies: raw.pass_cookies.as_ref().map(|reasoned| scope.reason(reasoned)),
+            speaks_aws,
             websocket: raw.websocket.unwrap_or(false),
             identity_headers,
             limits: route_parts::limits(scope, raw.limits.as_ref(), raw.public.is_some()),
@@ -246,10 +250,28 @@ impl<'a> Routes<'a> {
         }
     }
 
+    fn credential(&self, name: &Placed<String>) -> Option<&'a raw::Credential> {
+        let declared = self.known.config.credentials.iter().find(|(known, _)| known.value == name.value);
+        declared.map(|(_, raw)| raw)
+    }
+
+    /// Refuses a credential that is made of what the route's path does not catch.
+    fn caught(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
+        let Some(path) = &raw.path else { return };
+        for text in self.credential(credential).map(credential_traits::templates).unwrap_or_default() {
+            let Ok(template) = Template::parse(text) else { continue };
+            let catches = |name: &str| path.contains(&format!("{{{name}}}")) || path.contains(&format!("{{*{name}}}"));
+            if let Some(name) = template.path_parameters().find(|name| !catches(name)) {
+                let message = format!("credential `{}` needs `{{{name}}}` of the path", credential.value);
+                let help = format!("write the path with `{{{name}}}`, or give the route another credential");
+                scope.refuse("template_parameter", path.place, message, help);
+            }
+        }
+    }
+
     /// Refuses callers who come by something else than the token that the route's credential is made of.
     fn caller_token(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
-        let declared = self.known.config.credentials.iter().find(|(name, _)| name.value == credential.value);
-        if !declared.is_some_and(|(_, declared)| oauth::takes_callers_token(declared)) {
+        if !self.credential(credential).is_some_and(credential_traits::takes_callers_token) {
             return;
         }
         let message = format!("credential `{}` is made of the caller's own bearer token", credential.value);
@@ -273,13 +295,7 @@ impl<'a> Routes<'a> {
         credential: &Placed<String>,
         identity: Option<&IdentityHeaders>,
     ) {
-        let declared = self.known.config.credentials.iter().find(|(name, _)| name.value == credential.value);
-        let header = declared.and_then(|(_, declared)| match (&declared.signed_assertion, &declared.fixed) {
-            (Some(raw), _) => Some(raw.header.as_ref().map_or("Authorization", |header| header.as_str())),
-            (None, Some(raw)) => raw.header.as_ref().map(|header| header.as_str()),
-            (None, None) => oauth::header(declared),
-        });
-        let Some(header) = header else { return };
+        let Some(header) = self.credential(credential).and_then(credential_traits::header) else { return };
         if let Some(pass) = &raw.pass_authorization
             && header.eq_ignore_ascii_case("authorization")
         {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Note;
-use super::oauth;
 use super::runtime::Runtime;
+use super::{Note, aws, oauth};
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
 use crate::credential::{
     Algorithm, AssertionSettings, CredentialProvider, Documents, FixedSecret, FixedSecretSettings, NoCredential,
@@ -71,6 +70,10 @@ pub(super) fn provider(
             }
         }
         CredentialKind::Oauth(configured) => match oauth::provider(checked, &name, configured, runtime) {
+            Ok(provider) => Some(Arc::new(provider)),
+            Err(error) => failed(error),
+        },
+        CredentialKind::Aws(configured) => match aws::provider(checked, &name, configured, runtime) {
             Ok(provider) => Some(Arc::new(provider)),
             Err(error) => failed(error),
         },

@@ -5,6 +5,8 @@
 
 mod access;
 
+mod aws;
+
 mod credentials;
 
 mod examine;

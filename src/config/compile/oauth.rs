@@ -1,6 +1,7 @@
 //! Credentials of an authorization server.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::runtime::Runtime;
@@ -46,7 +47,7 @@ pub(super) fn provider(
     };
     let endpoint = TokenEndpoint {
         url: configured.url.as_str().into(),
-        client: client(configured)?,
+        client: client(configured.authorities.as_deref())?,
         authentication: authentication(configured, tokens)?,
         clock: runtime.clock().clone(),
     };
@@ -56,8 +57,9 @@ pub(super) fn provider(
     Ok(Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone()))
 }
 
-fn client(configured: &OauthCredential) -> Result<OutboundClient, String> {
-    let authorities_pem = match &configured.authorities {
+/// A client for those who issue, by the authorities of a file or else the system's.
+pub(super) fn client(authorities: Option<&Path>) -> Result<OutboundClient, String> {
+    let authorities_pem = match authorities {
         None => None,
         Some(path) => Some(fs::read(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?),
     };
@@ -85,7 +87,7 @@ fn authentication(
 }
 
 /// Doorward as an issuer. RS256: every authorization server and every cloud takes it.
-fn own_tokens(checked: &Checked, runtime: &Runtime) -> Result<SubjectTokens, String> {
+pub(super) fn own_tokens(checked: &Checked, runtime: &Runtime) -> Result<SubjectTokens, String> {
     let (Some(keys), Some(assertions)) = (runtime.signing_keys(), &checked.assertions) else {
         return Err("signing needs `state.dir`, which is read at the start only: start again to add it".to_owned());
     };

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ClientCredentials, JwtBearer, Reasoned, TokenExchange};
+use super::{Aws, ClientCredentials, JwtBearer, Reasoned, TokenExchange};
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
@@ -18,6 +18,8 @@ pub struct Credential {
     pub token_exchange: Option<TokenExchange>,
     /// A token that an authorization server gives for an assertion about the caller.
     pub jwt_bearer: Option<JwtBearer>,
+    /// Keys of an AWS role session, by which requests are signed.
+    pub aws: Option<Aws>,
     /// A secret that is the same for every caller.
     pub fixed: Option<Fixed>,
     /// Nothing.

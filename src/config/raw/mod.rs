@@ -5,6 +5,7 @@
 
 mod admin;
 mod audit;
+mod aws;
 mod credentials;
 mod issuers;
 mod listeners;
@@ -15,6 +16,7 @@ mod upstreams;
 
 pub use admin::Admin;
 pub use audit::{Audit, AuditDestination, AuditFile, AuditMode, WhenFull};
+pub use aws::{Aws, AwsAmbient, AwsStatement, AwsSts, AwsSubject};
 pub use credentials::{Assertions, Credential, Fixed, SignedAssertion};
 pub use issuers::{
     Attribute, AttributeType, CertificateIssuer, Discovery, Issuer, IssuerLogin, Keys, Principals, TokenType,

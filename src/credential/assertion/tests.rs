@@ -246,7 +246,8 @@ impl World {
     /// As `verified`, but times are not looked at.
     async fn verified_far_ahead(&self, credential: &Credential) {
         let keys: JwkSet = serde_json::from_value(self.document("/jwks.json").await).unwrap();
-        let token = credential.proof.headers()[0].1.to_str().unwrap().trim_start_matches("Bearer ");
+        let headers = credential.proof.headers();
+        let token = headers[0].1.to_str().unwrap().trim_start_matches("Bearer ");
         let header = decode_header(token).unwrap();
         let key = keys.find(header.kid.as_deref().unwrap()).unwrap();
         let mut validation = Validation::new(header.alg);

@@ -45,6 +45,7 @@ fn route(index: usize, name: &str, path: &str, environment: &str, access: Access
         csrf_origins: BTreeSet::new(),
         pass_authorization: None,
         pass_cookies: None,
+        speaks_aws: false,
         websocket: false,
         identity_headers: None,
         limits: RouteLimits::default(),

@@ -52,6 +52,7 @@ pub(super) fn route() -> Route {
         csrf_origins: BTreeSet::new(),
         pass_authorization: None,
         pass_cookies: None,
+        speaks_aws: false,
         websocket: false,
         identity_headers: None,
         limits: RouteLimits {
@@ -72,7 +73,8 @@ pub(super) struct Ask {
     pub(super) body: Body,
     pub(super) route: Route,
     pub(super) credential: Vec<(HeaderName, HeaderValue)>,
-    pub(super) protected: ProtectedHeaders,
+    pub(super) signature: None,
+    protected: ProtectedHeaders,
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
     pub(super) downstream: Downstream,
     pub(super) expires_at: Option<Timestamp>,
