@@ -73,7 +73,6 @@ pub(super) struct Ask {
     pub(super) body: Body,
     pub(super) route: Route,
     pub(super) credential: Vec<(HeaderName, HeaderValue)>,
-    pub(super) signature: None,
     protected: ProtectedHeaders,
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
     pub(super) downstream: Downstream,
@@ -147,6 +146,7 @@ impl Ask {
             request_id: "request-1",
             trace: &trace,
             identity_headers: &self.identity,
+            signature: None,
             protected: &protected,
             upgrade: self.upgrade,
         };
