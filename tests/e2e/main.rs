@@ -8,6 +8,7 @@ mod support;
 mod peers_alive;
 
 mod authorize;
+mod aws;
 mod client_certificates;
 mod credentials;
 mod forward;

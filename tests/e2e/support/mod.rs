@@ -7,6 +7,7 @@ mod client;
 pub(crate) mod frames;
 mod gate;
 mod issuer;
+mod object_gateway;
 mod process;
 mod provider;
 mod raw;
@@ -23,7 +24,8 @@ pub(crate) use browser::Browser;
 pub(crate) use client::{Answer, Client};
 pub(crate) use gate::{Gate, HOST, ORIGIN};
 pub(crate) use issuer::StaticIssuer;
-pub(crate) use process::signal;
+pub(crate) use object_gateway::ObjectGateway;
+pub(crate) use process::{python, signal};
 pub(crate) use provider::Provider;
 pub(crate) use raw::RawConnection;
 pub(crate) use running::RunningGate;
@@ -66,6 +68,11 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
         Ok(value) => value,
         Err(_) => panic!("waited {} s for {what}", PATIENCE.as_secs()),
     }
+}
+
+/// A loopback port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Seconds since 1970.

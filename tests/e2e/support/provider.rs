@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::process::NodePeer;
+use super::process::Peer;
 use super::{Authority, Client, ORIGIN};
 
 /// The provider and its control port. Its name in the gate's configuration is `people`.
 pub(crate) struct Provider {
-    _process: NodePeer,
+    _process: Peer,
     url: String,
     control: Client,
 }
@@ -23,7 +23,7 @@ impl Provider {
             "redirect_uris": [format!("{ORIGIN}/.doorward/callback")],
             "post_logout_redirect_uris": [format!("{ORIGIN}/.doorward/signed-out")],
         });
-        let (process, ready) = NodePeer::start("oidc-provider/provider.mjs", &settings).await;
+        let (process, ready) = Peer::node("oidc-provider/provider.mjs", &settings).await;
         let control = Client::plain(ready["control"].as_str().unwrap().parse().unwrap());
         Self { _process: process, url: ready["issuer"].as_str().unwrap().to_owned(), control }
     }

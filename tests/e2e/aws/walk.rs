@@ -1,0 +1,39 @@
+//! What works.
+
+use serde_json::json;
+
+use super::World;
+
+#[tokio::test]
+async fn an_unmodified_sdk_with_placeholder_keys_works_on_a_bucket_and_every_session_is_on_record() {
+    let world = World::start(|gate, _| gate).await;
+    let token = world.issuer.token().mint();
+    let large = if std::env::var_os("DOORWARD_SOAK").is_some() { 1 << 30 } else { 64 << 20 };
+    let before = world.gate.resident_kib();
+    let outcome = world.walk(&token, json!({ "bucket": "reports", "large_bytes": large })).await;
+    let grown = world.gate.resident_kib().saturating_sub(before);
+    for (step, found) in outcome.as_object().unwrap() {
+        let expected = if step == "gone" { "NoSuchKey" } else { "ok" };
+        assert_eq!(found, expected, "{step} of {outcome:#}");
+    }
+    assert!(grown < 32 * 1024, "{grown} KiB more, for an object of {large} bytes");
+
+    let issued = world.gate.audited("a session", |record| record.event() == "credential.issued").await;
+    assert_eq!(issued.text("credential"), "storage");
+    assert_eq!(issued.text("kind"), "aws");
+    assert_eq!(issued.text("role"), "arn:aws:iam:::role/storage");
+    let session = issued.text("session_name");
+    assert!(session.starts_with("machines-machine-1-"), "{session}");
+    assert_eq!(issued.value("roles"), &json!(["reader"]));
+    let records = world.gate.settled_audit().await;
+    let of_requests = records.iter().filter(|record| record.event() == "request" && record.text("code") == "ok");
+    let mut requests = 0;
+    for record in of_requests {
+        assert_eq!(record.text("credential.id"), issued.text("id"), "each request names the session's key");
+        requests += 1;
+    }
+    assert!(requests > 30, "{requests}");
+    let sessions = records.iter().filter(|record| record.event() == "credential.issued").count();
+    assert_eq!(sessions, 1, "one caller, one policy, one session");
+    world.gate.never_wrote(&token);
+}
