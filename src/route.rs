@@ -242,6 +242,12 @@ impl fmt::Display for HostPattern {
 pub struct PathParameters(Vec<(Arc<str>, String)>);
 
 impl PathParameters {
+    /// Parameters for tests.
+    #[cfg(test)]
+    pub(crate) fn of(parameters: &[(&str, &str)]) -> Self {
+        Self(parameters.iter().map(|(name, value)| (Arc::from(*name), (*value).to_owned())).collect())
+    }
+
     /// Name and value, percent-encoded as in the path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, value.as_str()))

@@ -179,6 +179,8 @@ pub struct Issuer {
     pub email: String,
     /// Claims that policies can read.
     pub attributes: Vec<AttributeRule>,
+    /// The claim that says which environment a caller belongs to, and the environment by its values; none are their own.
+    pub environment_claim: Option<(String, BTreeMap<String, String>)>,
     /// Longest life of a token.
     pub longest_token: Duration,
     /// Forgiven difference of clocks.

@@ -227,3 +227,69 @@ impl Template {
 pub fn is_plain(character: char) -> bool {
     !character.is_control() && !matches!(character, '*' | '?' | '$' | '"' | '\'' | '\\' | '`' | '{' | '}')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::testing::{Asked, Caller, now};
+
+    fn asked(email: Option<&'static str>) -> Asked {
+        let mut asked = Asked::of(Caller { email, ..Caller::default() }.grant());
+        asked.parameters = crate::route::PathParameters::of(&[
+            ("team", "red%20one"),
+            ("evil", "a%22b"),
+            ("star", "*"),
+            ("empty", ""),
+            ("binary", "%ff"),
+        ]);
+        asked
+    }
+
+    fn fill(text: &str) -> Result<String, ValueError> {
+        Template::parse(text).unwrap().fill(&asked(None).at(now()), is_plain).map(|text| text.to_string())
+    }
+
+    #[test]
+    fn values_stand_where_they_are_named_and_text_stays() {
+        assert_eq!(fill("a{b}:{{ route }}/{{path.team}}").unwrap(), "a{b}:invoices/red one");
+        assert_eq!(fill("{{principal.issuer}}:{{principal.subject}}:{{environment}}").unwrap(), "okta:ada:production");
+        assert_eq!(fill("{{principal.id}}").unwrap(), "okta|ada");
+        assert_eq!(fill("none").unwrap(), "none");
+    }
+
+    #[test]
+    fn a_value_that_could_say_more_than_itself_is_refused() {
+        for (text, error) in [
+            ("{{path.evil}}", ValueError::Character("path.evil".to_owned())),
+            ("{{path.star}}", ValueError::Character("path.star".to_owned())),
+            ("{{path.empty}}", ValueError::Absent("path.empty".to_owned())),
+            ("{{path.binary}}", ValueError::NoText("path.binary".to_owned())),
+            ("{{path.other}}", ValueError::Absent("path.other".to_owned())),
+            ("{{claim.team}}", ValueError::Absent("claim.team".to_owned())),
+            ("{{principal.email}}", ValueError::Absent("principal.email".to_owned())),
+        ] {
+            assert_eq!(fill(text), Err(error), "{text}");
+        }
+        for character in "*?$\"'\\`{}\0\n".chars() {
+            assert!(!is_plain(character), "{character:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_names_nothing_is_no_template() {
+        assert_eq!(Template::parse("a {{route"), Err(TemplateError::Unclosed));
+        for unknown in ["", "rout", "path.", "principal", "claims.x"] {
+            let text = format!("{{{{{unknown}}}}}");
+            assert_eq!(Template::parse(&text), Err(TemplateError::Unknown(unknown.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_template_knows_what_it_needs() {
+        let template = Template::parse("{{route}}/{{path.team}}/{{path.key}}").unwrap();
+        assert_eq!(template.path_parameters().collect::<Vec<_>>(), ["team", "key"]);
+        assert!(!template.tells_callers_apart());
+        assert!(Template::parse("{{claim.sub}}").unwrap().tells_callers_apart());
+        assert_eq!(template.with_each_as("x"), "x/x/x");
+    }
+}

@@ -56,6 +56,7 @@ impl Caller {
             authenticated_at: None,
             began_at: Timestamp::default(),
             expires_at: None,
+            environment: None,
             attributes: BTreeMap::new(),
             claims: Map::new(),
             fingerprint: [self.fingerprint; 32],

@@ -145,6 +145,7 @@ pub(crate) fn workload(began_at: Timestamp) -> Arc<Principal> {
         authenticated_at: None,
         began_at,
         expires_at: Some(began_at.plus(Duration::from_secs(3600))),
+        environment: None,
         attributes: BTreeMap::new(),
         claims: serde_json::Map::new(),
         fingerprint: [7; 32],

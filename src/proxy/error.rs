@@ -123,7 +123,9 @@ impl ProxyError {
             Self::UpgradeRefused | Self::CertificateBarred => StatusCode::FORBIDDEN,
             Self::Identity(error) => match error {
                 IdentityError::TwoKinds => StatusCode::BAD_REQUEST,
-                IdentityError::CrossOrigin | IdentityError::NotAccepted { .. } => StatusCode::FORBIDDEN,
+                IdentityError::CrossOrigin
+                | IdentityError::NotAccepted { .. }
+                | IdentityError::EnvironmentMismatch { .. } => StatusCode::FORBIDDEN,
                 IdentityError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 IdentityError::Missing | IdentityError::Invalid { .. } | IdentityError::StepUp => {
                     StatusCode::UNAUTHORIZED
@@ -213,6 +215,7 @@ impl ProxyError {
                 IdentityError::TwoKinds => "The request shows two kinds of evidence of who is calling. Send one.",
                 IdentityError::Invalid { .. } => "The evidence of who is calling does not hold.",
                 IdentityError::NotAccepted { .. } => "This address does not take callers of your issuer.",
+                IdentityError::EnvironmentMismatch { .. } => "This address is of another environment than you are.",
                 IdentityError::CrossOrigin => "A request with your session came from another site.",
                 IdentityError::StepUp => "This address asks for a stronger or more recent sign-in.",
                 IdentityError::Unavailable { .. } => "Who is calling cannot be verified at the moment. Try again.",

@@ -28,6 +28,7 @@ mod hostile;
 mod issuer_outage;
 mod limits;
 mod load;
+mod oauth;
 mod one_worker;
 mod open_streams;
 mod operation;

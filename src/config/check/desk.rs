@@ -60,6 +60,17 @@ impl Scope<'_> {
         Fault::new(code, self.file, place, message)
     }
 
+    /// A fault of another file.
+    pub(super) fn fault_of(
+        &self,
+        file: &Arc<SourceFile>,
+        code: &'static str,
+        place: Place,
+        message: impl Into<String>,
+    ) -> Fault {
+        Fault::new(code, file, place, message)
+    }
+
     /// Where something of this file stands.
     pub(super) fn declared(&self, place: Place) -> Declared {
         Declared { file: self.file.clone(), place }

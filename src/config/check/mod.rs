@@ -4,6 +4,7 @@ mod aws;
 mod credential_traits;
 mod credentials;
 mod desk;
+mod environments;
 mod issuers;
 mod listeners;
 mod mechanisms;
@@ -87,6 +88,8 @@ pub(super) fn check(input: &Input<'_>, faults: Faults) -> (Checked, Faults) {
         routes.add(&scope, &policies.routes);
     }
     let routes = routes.finish();
+    let files: Vec<_> = input.policies.iter().map(|(file, policies)| (desk.scope(file), policies)).collect();
+    environments::crossings(&main, config, &files);
     let trusted_proxies = listeners::trusted_proxies(&main, config);
     let limits = listeners::limits(&main, config.limits.as_ref());
     let audit = mechanisms::audit(&main, config, &limits);

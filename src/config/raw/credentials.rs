@@ -8,8 +8,10 @@ use crate::config::units::DurationText;
 /// What an upstream is shown about a caller: exactly one kind.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1), extend("maxProperties" = 1))]
+#[schemars(extend("minProperties" = 1), extend("maxProperties" = 2))]
 pub struct Credential {
+    /// Environments whose routes may use it. Default: the one that does.
+    pub environments: Option<Placed<Vec<Placed<String>>>>,
     /// A short-lived JWT about the principal, signed by Doorward.
     pub signed_assertion: Option<SignedAssertion>,
     /// A token that an authorization server gives Doorward itself.

@@ -19,7 +19,8 @@ pub use audit::{Audit, AuditDestination, AuditFile, AuditMode, WhenFull};
 pub use aws::{Aws, AwsAmbient, AwsStatement, AwsSts, AwsSubject};
 pub use credentials::{Assertions, Credential, Fixed, SignedAssertion};
 pub use issuers::{
-    Attribute, AttributeType, CertificateIssuer, Discovery, Issuer, IssuerLogin, Keys, Principals, TokenType,
+    Attribute, AttributeType, CertificateIssuer, Discovery, EnvironmentClaim, Issuer, IssuerLogin, Keys, Principals,
+    TokenType,
 };
 pub use listeners::{
     ClientCertificateMode, ClientCertificates, Limits, Listener, ListenerTls, ProxyProtocol, ServerCertificate,

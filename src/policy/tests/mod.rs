@@ -165,6 +165,7 @@ fn verified(groups: &[&str]) -> VerifiedIdentity {
         authenticated_at: Some(NOW),
         began_at: NOW,
         expires_at: Some(NOW.plus(4 * HOUR)),
+        environment: None,
         attributes: [("department".to_owned(), Attribute::String("finance".to_owned()))].into(),
         claims: Map::new(),
         fingerprint: fingerprint(groups),

@@ -17,7 +17,7 @@ const EVERYTHING: &str = r#"@id("readers-may") permit(principal in Role::"reader
 struct World {
     authority: Arc<Authority>,
     issuer: StaticIssuer,
-    gateway: ObjectGateway,
+    _gateway: ObjectGateway,
     gate: RunningGate,
 }
 
@@ -54,7 +54,7 @@ impl World {
         let gate = change(gate, aws).start().await;
         gate.becomes_ready(200).await;
         gateway.trust(&documents, AUDIENCE, "storage", whatever_role_may()).await;
-        Self { authority, issuer, gateway, gate }
+        Self { authority, issuer, _gateway: gateway, gate }
     }
 
     /// What an SDK with placeholder keys and this token does.

@@ -17,7 +17,13 @@ impl Provider {
     pub(crate) const CLIENT_SECRET: &str = "doorward-secret";
 
     pub(crate) async fn start(authority: &Authority) -> Self {
+        Self::trusting(authority, None).await
+    }
+
+    /// A provider that takes assertions of the issuer `trusted`, and knows the client `by-key` by that issuer's keys.
+    pub(crate) async fn trusting(authority: &Authority, trusted: Option<&str>) -> Self {
         let settings = json!({
+            "trusted": trusted,
             "certificate": authority.folder().join("server.pem"),
             "key": authority.folder().join("server.key"),
             "redirect_uris": [format!("{ORIGIN}/.doorward/callback")],
