@@ -320,6 +320,26 @@ pub enum CredentialKind {
     },
 }
 
+impl CredentialKind {
+    /// Name in configuration and audit records.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::SignedAssertion { .. } => "signed_assertion",
+            Self::Oauth(oauth) => oauth.grant.kind(),
+            Self::Aws(_) => "aws",
+            Self::Fixed { .. } => "fixed",
+            Self::None { .. } => "none",
+        }
+    }
+
+    /// Whether somebody else issues it.
+    #[must_use]
+    pub const fn is_issued(&self) -> bool {
+        !matches!(self, Self::SignedAssertion { .. } | Self::Fixed { .. } | Self::None { .. })
+    }
+}
+
 /// Keys of an AWS role session.
 #[derive(Clone, Debug)]
 pub struct AwsCredential {

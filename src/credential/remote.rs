@@ -138,3 +138,98 @@ impl<S: CredentialSource> CredentialProvider for Remote<S> {
         Ok(self.request(ask)?.shown())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::credential::testing::{Asked, Caller};
+    use crate::telemetry::Metrics;
+
+    /// Issues what lives so long.
+    #[derive(Debug)]
+    struct Issuer {
+        clock: Clock,
+        life: Duration,
+    }
+
+    struct Nothing;
+
+    impl CredentialRequest for Nothing {
+        fn digest(&self, _: &mut KeyDigest) {}
+
+        fn shown(&self) -> Value {
+            Value::Null
+        }
+    }
+
+    impl CredentialSource for Issuer {
+        type Request = Nothing;
+
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+
+        fn request(&self, _: &Ask<'_>) -> Result<Nothing, CredentialError> {
+            Ok(Nothing)
+        }
+
+        fn fetch(self: Arc<Self>, _: Arc<Nothing>) -> BoxFuture<'static, Result<Issued, SourceError>> {
+            let expires_at = self.clock.now().plus(self.life);
+            let proof = crate::credential::Proof::nothing();
+            async move { Ok(Issued { id: "1".into(), proof, expires_at, renew_at: None, facts: Vec::new() }) }.boxed()
+        }
+
+        fn headers(&self) -> Vec<HeaderName> {
+            Vec::new()
+        }
+
+        fn digest(&self, _: &mut KeyDigest) {}
+    }
+
+    fn after(now: Timestamp, seconds: Option<u64>) -> Option<Timestamp> {
+        seconds.map(|seconds| now.plus(Duration::from_secs(seconds)))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        /// Whatever the provider, the route, the caller's evidence and its roles say: the shortest counts, and what has
+        /// ended is never handed out.
+        #[test]
+        fn no_credential_outlives_the_shortest_limit(
+            life in 1_u64..100_000,
+            lifetime in proptest::option::of(10_u64..100_000),
+            evidence in proptest::option::of(1_u64..100_000),
+            steps in proptest::collection::vec(0_u64..50_000, 1..4),
+        ) {
+            let clock = Clock::system();
+            let settings = RemoteSettings {
+                name: "c".into(),
+                lifetime: lifetime.map(Duration::from_secs),
+                patience: PATIENCE,
+            };
+            let events = Events::new(|_, _, _| Ok(()), Metrics::new().credential("c"));
+            let source = Issuer { clock: clock.clone(), life: Duration::from_secs(life) };
+            let remote = Remote::new(source, settings, IssuedCache::new(10, clock.clone()), events, clock.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                for step in steps {
+                    clock.advance(Duration::from_secs(step));
+                    let now = clock.now();
+                    let asked = Asked::of(Caller { expires_at: after(now, evidence), ..Caller::default() }.grant());
+                    let Ok(credential) = remote.issue(&asked.at(now)).await else { continue };
+                    let end = credential.expires_at.expect("it ends");
+                    prop_assert!(end > now, "it has ended");
+                    for limit in [after(now, Some(life)), after(now, lifetime), after(now, evidence)] {
+                        // The clock goes on meanwhile.
+                        prop_assert!(limit.is_none_or(|limit| end <= limit.plus(Duration::from_secs(1))));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -23,7 +23,7 @@ const BACKDATED: Duration = Duration::from_secs(5);
 /// Signs tokens about whoever a credential is for.
 #[derive(Clone, Debug)]
 pub struct SubjectTokens {
-    keys: Arc<SigningKeys>,
+    keys: Option<Arc<SigningKeys>>,
     issuer: Arc<str>,
     algorithm: Algorithm,
     clock: Clock,
@@ -44,7 +44,13 @@ impl SubjectTokens {
     /// Tokens of `issuer`, signed by the active key of `algorithm`.
     #[must_use]
     pub fn new(keys: Arc<SigningKeys>, issuer: Arc<str>, algorithm: Algorithm, clock: Clock) -> Self {
-        Self { keys, issuer, algorithm, clock }
+        Self { keys: Some(keys), issuer, algorithm, clock }
+    }
+
+    /// Tokens that can be spoken of, and never made.
+    #[must_use]
+    pub fn unsigned(issuer: Arc<str>, clock: Clock) -> Self {
+        Self { keys: None, issuer, algorithm: Algorithm::Rs256, clock }
     }
 
     /// `iss` of the tokens.
@@ -68,7 +74,8 @@ impl SubjectTokens {
     /// [`SourceError`] when no key can sign.
     pub async fn mint_as(&self, issuer: &str, claims: SubjectClaims) -> Result<Secret, SourceError> {
         let failed = |detail: &str| SourceError::passing("signing_failed", detail);
-        let key = self.keys.active(self.algorithm).ok_or_else(|| failed("there is no key to sign with"))?;
+        let key = self.keys.as_ref().and_then(|keys| keys.active(self.algorithm));
+        let key = key.ok_or_else(|| failed("there is no key to sign with"))?;
         let now = self.clock.now();
         let mut all = claims.further;
         for (name, value) in [

@@ -184,12 +184,12 @@ impl Template {
         self.variables().any(Variable::tells_callers_apart)
     }
 
-    /// The text with `value` for each variable.
+    /// The text with what `value` says for each variable.
     #[must_use]
-    pub fn with_each_as(&self, value: &str) -> String {
+    pub fn with(&self, mut value: impl FnMut(&Variable) -> String) -> String {
         let part = |part: &Part| match part {
             Part::Text(fixed) => fixed.to_string(),
-            Part::Variable(_) => value.to_owned(),
+            Part::Variable(variable) => value(variable),
         };
         self.0.iter().map(part).collect()
     }
@@ -290,6 +290,6 @@ mod tests {
         assert_eq!(template.path_parameters().collect::<Vec<_>>(), ["team", "key"]);
         assert!(!template.tells_callers_apart());
         assert!(Template::parse("{{claim.sub}}").unwrap().tells_callers_apart());
-        assert_eq!(template.with_each_as("x"), "x/x/x");
+        assert_eq!(template.with(|_| "x".to_owned()), "x/x/x");
     }
 }

@@ -152,7 +152,7 @@ impl Forwarded {
             upstream: settings.upstream.clone(),
             addresses: upstream.map(|upstream| upstream.addresses.clone()).unwrap_or_default(),
             credential: settings.credential.clone(),
-            credential_kind: "none",
+            credential_kind: credential.map_or("none", |credential| credential.kind.as_str()),
             credential_header: None,
             audience: None,
             lifetime_seconds: None,
@@ -160,21 +160,17 @@ impl Forwarded {
         };
         match credential.map(|credential| &credential.kind) {
             Some(CredentialKind::SignedAssertion { lifetime, header, .. }) => {
-                forwarded.credential_kind = "signed_assertion";
                 forwarded.credential_header = Some(header.to_string());
                 forwarded.audience = Some(settings.audience.clone());
                 forwarded.lifetime_seconds = Some(lifetime.as_secs());
             }
             Some(CredentialKind::Oauth(oauth)) => {
-                forwarded.credential_kind = oauth.grant.kind();
                 forwarded.credential_header = Some(oauth.header.to_string());
             }
             Some(CredentialKind::Aws(_)) => {
-                forwarded.credential_kind = "aws";
                 forwarded.credential_header = Some(http::header::AUTHORIZATION.to_string());
             }
             Some(CredentialKind::Fixed { header, .. }) => {
-                forwarded.credential_kind = "fixed";
                 forwarded.credential_header = Some(header.to_string());
             }
             Some(CredentialKind::None { .. }) | None => {}

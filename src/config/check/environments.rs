@@ -28,6 +28,9 @@ struct Belonging<'a> {
 pub(super) fn crossings<'a>(main: &Scope<'_>, config: &'a raw::Config, files: &[(Scope<'a>, &'a raw::Policies)]) {
     let mut issuers: BTreeMap<&str, Vec<Use<'a>>> = BTreeMap::new();
     let mut credentials: BTreeMap<&str, Vec<Use<'a>>> = BTreeMap::new();
+    let routes = files.iter().flat_map(|(_, policies)| policies.routes.iter());
+    let known: BTreeSet<&str> =
+        routes.filter_map(|(_, route)| route.environment.as_ref()).map(|environment| environment.as_str()).collect();
     for (scope, policies) in files {
         let used = |by: String, environment, place| Use { by, environment, file: scope.file, place };
         for (name, route) in policies.routes.iter() {
@@ -42,7 +45,10 @@ pub(super) fn crossings<'a>(main: &Scope<'_>, config: &'a raw::Config, files: &[
             }
         }
         for (name, role) in policies.roles.iter() {
-            let Some(environment) = &role.environment else { continue };
+            // A role of an environment without routes is a fault of its own.
+            let Some(environment) = role.environment.as_ref().filter(|name| known.contains(name.as_str())) else {
+                continue;
+            };
             for trust in role.trust.iter().flat_map(|trust| &trust.value) {
                 let Some(issuer) = &trust.issuer else { continue };
                 let by = format!("role `{}`", name.value);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::runtime::Runtime;
 use super::{Note, aws, oauth};
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
+use crate::config::faults::Declared;
 use crate::credential::{
     Algorithm, AssertionSettings, CredentialProvider, Documents, FixedSecret, FixedSecretSettings, NoCredential,
     PlainIdentity, SignedAssertion,
@@ -90,6 +91,24 @@ pub(super) fn provider(
             Err(error) => failed(error.to_string()),
         },
     }
+}
+
+/// The provider of a route, for questions: it can say what it would ask, and asks nobody. `None` where Doorward makes
+/// the credential by itself.
+///
+/// # Errors
+/// What keeps it from being made.
+pub fn provider_for_questions(
+    checked: &Checked,
+    settings: &RouteSettings,
+) -> Result<Option<Arc<dyn CredentialProvider>>, String> {
+    let credential = checked.credentials.iter().find(|credential| credential.name == settings.credential);
+    if !credential.is_some_and(|credential| credential.kind.is_issued()) {
+        return Ok(None);
+    }
+    let mut told = String::new();
+    let mut note = |_: &Declared, _: &'static str, message: String| told = message;
+    provider(checked, settings, &Runtime::of_nothing(), &mut note).map(Some).ok_or(told)
 }
 
 /// Plain identity headers of a route.

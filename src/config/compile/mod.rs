@@ -26,6 +26,7 @@ mod upstreams;
 #[cfg(test)]
 mod tests;
 
+pub use credentials::provider_for_questions;
 pub use examine::examine;
 pub use listeners::{RevocationEnd, admin_listener, limits, listeners, revocation_ends, tls_fault};
 pub use runtime::{Runtime, StartError};

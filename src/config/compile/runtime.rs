@@ -48,7 +48,8 @@ pub struct Runtime {
     assertions: AssertionCache,
     identity_headers: IdentityHeaderCache,
     issued: IssuedCache,
-    audit: Audit,
+    /// `None` where nothing is served.
+    audit: Option<Audit>,
     signing_keys: Option<Arc<SigningKeys>>,
     login_state: Option<Arc<LoginState>>,
     key_stores: Mutex<Kept<KeyStore>>,
@@ -120,12 +121,38 @@ impl Runtime {
             assertions: AssertionCache::new(CACHED_CREDENTIAL_BYTES),
             identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIAL_BYTES),
             issued,
-            audit: audit.clone(),
+            audit: Some(audit.clone()),
             signing_keys,
             login_state,
             key_stores: Mutex::default(),
             upstreams: Mutex::default(),
         })
+    }
+
+    /// For questions about a configuration that nobody serves by: it opens no state, signs nothing and records nothing.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        let clock = Clock::system();
+        Self {
+            metrics: Arc::new(Metrics::new()),
+            role_uses: Arc::new(RoleUses::new(0)),
+            first_sights: Arc::new(FirstSights::new(0)),
+            assertions: AssertionCache::new(0),
+            identity_headers: IdentityHeaderCache::new(0),
+            issued: IssuedCache::new(0, clock.clone()),
+            audit: None,
+            signing_keys: None,
+            login_state: None,
+            key_stores: Mutex::default(),
+            upstreams: Mutex::default(),
+            clock,
+        }
+    }
+
+    /// Whether anybody is served by it.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.audit.is_some()
     }
 
     /// Time.
@@ -197,6 +224,7 @@ impl Runtime {
     pub(super) fn credential_events(&self, name: &str) -> Events {
         let audit = self.audit.clone();
         let record = move |about: &IssueEvent, outcome: &Outcome<'_>, at| {
+            let Some(audit) = &audit else { return Ok(()) };
             audit.emit(issue_event(about, outcome, at)).map_err(|_full| EventUnwritten)
         };
         Events::new(record, self.metrics.credential(name))

@@ -111,7 +111,7 @@ fn what_an_authorization_server_could_not_take_is_refused_at_load() {
     exchange("secret: file:api.secret", "secret: file:api.secret, authentication: private_key_jwt", "secret_unused: ");
     exchange("secret: file:api.secret", "authentication: client_secret_post", "missing_key: ");
     exchange("parameters:", "lifetime: 1s\n      parameters:", "too_short: ");
-    exchange("subject: doorward", "header: Content-Length\n      subject: doorward", "credential");
+    exchange("subject: doorward", "header: Content-Length\n      subject: doorward", "header_reserved: ");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl SessionPolicy {
     /// The characters that any request's policy has at least: each value counts as one.
     #[must_use]
     pub fn least_length(&self) -> usize {
-        let least = |template: &Template| Ok::<_, ValueError>(template.with_each_as("x"));
+        let least = |template: &Template| Ok::<_, ValueError>(template.with(|_| "x".to_owned()));
         self.written(&least).map_or(0, |text| text.chars().count())
     }
 

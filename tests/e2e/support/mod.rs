@@ -25,7 +25,7 @@ pub(crate) use client::{Answer, Client};
 pub(crate) use gate::{Gate, HOST, ORIGIN};
 pub(crate) use issuer::StaticIssuer;
 pub(crate) use object_gateway::ObjectGateway;
-pub(crate) use process::{python, signal};
+pub(crate) use process::{Peer, python, python_peer, signal};
 pub(crate) use provider::Provider;
 pub(crate) use raw::RawConnection;
 pub(crate) use running::RunningGate;

@@ -52,6 +52,13 @@ impl Peer {
     }
 }
 
+/// Starts a Python script of `tests/peers/` with its settings, and returns it with its first line.
+pub(crate) async fn python_peer(name: &'static str, settings: &Value) -> (Peer, Value) {
+    let mut command = Command::new(peer_file("python/bin/python"));
+    command.arg("-B").arg(peer_file(name)).arg(settings.to_string());
+    Peer::start(name, &mut command).await
+}
+
 /// Runs a Python script of `tests/peers/` with its settings to its end, and returns the JSON that it prints.
 pub(crate) async fn python(name: &str, settings: &Value) -> Value {
     let mut command = Command::new(peer_file("python/bin/python"));
