@@ -1,5 +1,6 @@
 //! AWS: role sessions assumed at a real STS, and requests signed for a real S3, by SDKs that hold placeholder keys.
 
+mod command_line;
 mod refusals;
 mod services;
 mod walk;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::support::{Authority, Gate, ObjectGateway, RunningGate, StaticIssuer, free_port, python};
+use crate::support::{Authority, Gate, ObjectGateway, RunningGate, StaticIssuer, free_port, python, uuid};
 
 /// The `aud` of Doorward's own tokens.
 const AUDIENCE: &str = "sts.amazonaws.com";
@@ -18,8 +19,10 @@ const EVERYTHING: &str = r#"@id("readers-may") permit(principal in Role::"reader
 struct World {
     authority: Arc<Authority>,
     issuer: StaticIssuer,
-    _gateway: ObjectGateway,
     gate: RunningGate,
+    /// Of this test alone: all share one gateway.
+    bucket: String,
+    role: String,
 }
 
 fn whatever_role_may() -> Value {
@@ -30,14 +33,16 @@ fn whatever_role_may() -> Value {
 }
 
 impl World {
-    async fn start(change: impl FnOnce(Gate, Value) -> Gate) -> Self {
+    /// `change` is given the settings of the credential and the name of the bucket.
+    async fn start(change: impl FnOnce(Gate, Value, &str) -> Gate) -> Self {
         let authority = Authority::new();
-        let (issuer, gateway) = tokio::join!(StaticIssuer::start(&authority), ObjectGateway::start());
+        let (issuer, gateway) = tokio::join!(StaticIssuer::start(&authority), ObjectGateway::shared());
+        let (role, bucket) = (format!("role-{}", uuid()), format!("bucket-{}", uuid()));
         // Its STS reads the gate's documents where the tokens say, so their port must be known beforehand.
         let port = free_port();
         let documents = format!("http://127.0.0.1:{port}/.doorward");
         let aws = json!({
-            "role": "arn:aws:iam:::role/storage", "region": "us-east-1", "services": ["s3"],
+            "role": format!("arn:aws:iam:::role/{role}"), "region": "us-east-1", "services": ["s3"],
             "sts": { "url": gateway.url() },
         });
         let gate = Gate::new(&authority)
@@ -52,10 +57,10 @@ impl World {
             }))
             .route("storage", storage_route("/{bucket}/{*key}", "storage"))
             .route("bucket", storage_route("/{bucket}", "storage"));
-        let gate = change(gate, aws).start().await;
+        let gate = change(gate, aws, &bucket).start().await;
         gate.becomes_ready(200).await;
-        gateway.trust(&documents, AUDIENCE, "storage", whatever_role_may()).await;
-        Self { authority, issuer, _gateway: gateway, gate }
+        gateway.trust(&documents, AUDIENCE, &role, whatever_role_may()).await;
+        Self { authority, issuer, gate, bucket, role }
     }
 
     /// What an SDK with placeholder keys and this token does.
@@ -63,6 +68,7 @@ impl World {
         let mut settings = json!({
             "url": format!("https://127.0.0.1:{}", self.gate.port()),
             "token": token,
+            "bucket": self.bucket,
             "authorities": self.authority.folder().join("ca.pem"),
         });
         settings.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());

@@ -1,12 +1,13 @@
 //! What does not.
 
+use http::Method;
 use serde_json::json;
 
 use super::{World, storage_route};
 
 #[tokio::test]
 async fn a_role_that_does_not_trust_the_token_fails_its_own_route_alone() {
-    let world = World::start(|gate, mut aws| {
+    let world = World::start(|gate, mut aws, _| {
         aws["token_audience"] = "somebody-else".into();
         let route = storage_route("/{bucket}/{*key}", "other");
         gate.config(json!({ "credentials": { "other": { "aws": aws } } })).route("other", {
@@ -34,7 +35,7 @@ async fn a_role_that_does_not_trust_the_token_fails_its_own_route_alone() {
 
 #[tokio::test]
 async fn a_signature_by_placeholder_keys_is_evidence_of_nobody() {
-    let world = World::start(|gate, _| gate).await;
+    let world = World::start(|gate, _, _| gate).await;
     let client = world.gate.listener("public");
     let signed =
         "AWS4-HMAC-SHA256 Credential=placeholder/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00";
@@ -62,34 +63,36 @@ async fn a_signature_by_placeholder_keys_is_evidence_of_nobody() {
 
 #[tokio::test]
 async fn two_path_prefixes_are_two_sessions_that_cannot_touch_each_others_objects() {
-    let world = World::start(|gate, mut aws| {
+    let world = World::start(|gate, mut aws, bucket| {
         aws["session_policy"] = json!([{
-            "actions": ["s3:GetObject", "s3:PutObject"], "resources": ["arn:aws:s3:::reports/{{path.team}}/*"],
+            "actions": ["s3:GetObject", "s3:PutObject"],
+            "resources": [format!("arn:aws:s3:::{bucket}/{{{{path.team}}}}/*")],
         }]);
         // The upstream path is the caller's: what one team's session may not do is told by S3 itself.
         let mut misrouted = aws.clone();
-        misrouted["session_policy"][0]["resources"] = json!(["arn:aws:s3:::reports/other/*"]);
+        misrouted["session_policy"][0]["resources"] = json!([format!("arn:aws:s3:::{bucket}/other/*")]);
         gate.config(json!({ "credentials": { "team": { "aws": aws }, "misrouted": { "aws": misrouted } } }))
-            .route("team", storage_route("/reports/{team}/{*key}", "team"))
-            .route("misrouted", storage_route("/reports/red/locked", "misrouted"))
+            .route("team", storage_route(&format!("/{bucket}/{{team}}/{{*key}}"), "team"))
+            .route("misrouted", storage_route(&format!("/{bucket}/red/locked"), "misrouted"))
     })
     .await;
     let client = world.gate.listener("public");
     let token = world.issuer.token().mint();
-    let made = client.request(http::Method::PUT, "/reports").header("host", "127.0.0.1").bearer(&token).send().await;
-    assert_eq!(made.status, 200, "{}", made.text());
-    let put = |path: &'static str| {
-        client.request(http::Method::PUT, path).header("host", "127.0.0.1").bearer(&token).body("x").send()
+    let put = async |path: String, body: &'static str| {
+        let draft = client.request(Method::PUT, &path).header("host", "127.0.0.1").bearer(&token);
+        if body.is_empty() { draft.send().await } else { draft.body(body).send().await }
     };
-    assert_eq!(put("/reports/red/a").await.status, 200);
-    assert_eq!(put("/reports/blue/a").await.status, 200);
-    assert_eq!(put("/reports/red/locked").await.status, 403, "a session for another prefix");
-    let record = world.gate.audited("the refusal", |record| record.is_request_to("/reports/red/locked")).await;
+    let bucket = format!("/{}", world.bucket);
+    let made = put(bucket.clone(), "").await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    assert_eq!(put(format!("{bucket}/red/a"), "x").await.status, 200);
+    assert_eq!(put(format!("{bucket}/blue/a"), "x").await.status, 200);
+    let locked = format!("{bucket}/red/locked");
+    assert_eq!(put(locked.clone(), "x").await.status, 403, "a session for another prefix");
+    let record = world.gate.audited("the refusal", |record| record.is_request_to(&locked)).await;
     assert_eq!(record.text("credential.refused"), "AccessDenied");
-    for hostile in
-        ["/reports/r*d/a", "/reports/%2A/a", "/reports/$%7Baws:username%7D/a", "/reports/a%22b/a", "/reports/a%00b/a"]
-    {
-        let answer = put(Box::leak(hostile.to_owned().into_boxed_str())).await;
+    for hostile in ["r*d", "%2A", "$%7Baws:username%7D", "a%22b", "a%00b"] {
+        let answer = put(format!("{bucket}/{hostile}/a"), "x").await;
         assert!([400, 403].contains(&answer.status.as_u16()), "{hostile}: {}", answer.status);
     }
     let records = world.gate.settled_audit().await;

@@ -6,11 +6,11 @@ use super::World;
 
 #[tokio::test]
 async fn an_unmodified_sdk_with_placeholder_keys_works_on_a_bucket_and_every_session_is_on_record() {
-    let world = World::start(|gate, _| gate).await;
+    let world = World::start(|gate, _, _| gate).await;
     let token = world.issuer.token().mint();
     let large = if std::env::var_os("DOORWARD_SOAK").is_some() { 1 << 30 } else { 64 << 20 };
     let before = world.gate.resident_kib();
-    let outcome = world.walk(&token, json!({ "bucket": "reports", "large_bytes": large })).await;
+    let outcome = world.walk(&token, json!({ "large_bytes": large })).await;
     let grown = world.gate.resident_kib().saturating_sub(before);
     for (step, found) in outcome.as_object().unwrap() {
         let expected = if step == "gone" { "NoSuchKey" } else { "ok" };
@@ -21,7 +21,7 @@ async fn an_unmodified_sdk_with_placeholder_keys_works_on_a_bucket_and_every_ses
     let issued = world.gate.audited("a session", |record| record.event() == "credential.issued").await;
     assert_eq!(issued.text("credential"), "storage");
     assert_eq!(issued.text("kind"), "aws");
-    assert_eq!(issued.text("role"), "arn:aws:iam:::role/storage");
+    assert_eq!(issued.text("role"), format!("arn:aws:iam:::role/{}", world.role));
     let session = issued.text("session_name");
     assert!(session.starts_with("machines-machine-1-"), "{session}");
     assert_eq!(issued.value("roles"), &json!(["reader"]));

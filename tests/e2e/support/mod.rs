@@ -30,7 +30,7 @@ pub(crate) use provider::Provider;
 pub(crate) use raw::RawConnection;
 pub(crate) use running::RunningGate;
 pub(crate) use server::{Body, Server};
-pub(crate) use token::{SigningKey, TokenDraft, base64url};
+pub(crate) use token::{SigningKey, TokenDraft, base64url, uuid};
 pub(crate) use upstream::{Received, RecordingUpstream, Script};
 pub(crate) use world::World;
 
@@ -81,6 +81,6 @@ pub(crate) fn now() -> i64 {
 }
 
 /// A file under `tests/peers/`.
-fn peer_file(name: &str) -> PathBuf {
+pub(crate) fn peer_file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 use super::process::{Peer, python};
 use super::token::uuid;
@@ -17,7 +18,13 @@ pub(crate) struct ObjectGateway {
 }
 
 impl ObjectGateway {
-    pub(crate) async fn start() -> Self {
+    /// The one of all tests: it takes a quarter of a minute to start. It ends with the process.
+    pub(crate) async fn shared() -> &'static Self {
+        static GATEWAY: OnceCell<ObjectGateway> = OnceCell::const_new();
+        GATEWAY.get_or_init(Self::start).await
+    }
+
+    async fn start() -> Self {
         let (folder, port, secret) = (tempfile::tempdir().unwrap(), free_port(), uuid());
         let mut command = Command::new(peer_file("radosgw/start"));
         command.arg(folder.path()).arg(free_port().to_string()).arg(port.to_string()).env("ADMIN_SECRET", &secret);
