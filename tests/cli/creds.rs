@@ -35,7 +35,7 @@ fn a_token_is_printed_in_the_form_that_sdks_take() {
     let output = world.run(&["creds", "process", "--token", "token.jwt"]);
     let printed = output.json();
     assert_eq!((output.code, &printed["Version"]), (0, &json!(1)), "{}", output.stderr);
-    assert_eq!((&printed["SessionToken"], &printed["Expiration"]), (&json!(good), &json!("2100-01-01T00:00:00Z")));
+    assert_eq!((&printed["SessionToken"], &printed["Expiration"]), (&json!(good), &json!("2100-01-01T00:00:00.000Z")));
     world.write("token.jwt", &token(1));
     let output = world.run(&["creds", "process", "--token", "token.jwt"]);
     assert!(output.code == 3 && output.stderr.contains("ended at 1970-01-01"), "{}", output.stderr);

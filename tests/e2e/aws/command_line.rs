@@ -54,6 +54,6 @@ async fn the_command_line_of_aws_renews_its_token_by_itself() {
     assert_eq!(fs::read_to_string(file("copy.csv")).unwrap(), "a,b\n1,2\n");
     let sessions = world.gate.settled_audit().await;
     let sessions: Vec<_> = sessions.iter().filter(|record| record.event() == "credential.issued").collect();
-    assert_eq!(sessions.len(), 1, "one caller, one session");
+    assert_eq!(sessions.len(), 2, "one caller, one session for objects and one for the bucket");
     assert_eq!(sessions[0].value("roles"), &json!(["reader"]));
 }

@@ -17,7 +17,7 @@ struct World {
 impl World {
     async fn start(aws: Value) -> Self {
         let authority = Authority::new();
-        let (process, ready) = python_peer("aws/moto.py", &json!({})).await;
+        let (process, ready) = python_peer("aws/moto_services.py", &json!({})).await;
         let address = ready["address"].as_str().unwrap();
         let issuer = StaticIssuer::start(&authority).await;
         let mut credential = json!({

@@ -1,4 +1,4 @@
-"""AWS services in one process: moto.py '{}'. Prints its address, and ends when its standard input closes.
+"""AWS services in one process: moto_services.py '{}'. Prints its address, and ends when its standard input closes.
 
 Signatures are looked at once somebody posts `0` to /moto-api/reset-auth: by botocore's own signer.
 """
