@@ -19,9 +19,9 @@ async fn an_unmodified_sdk_with_placeholder_keys_works_on_a_bucket_and_every_ses
     assert!(grown < 32 * 1024, "{grown} KiB more, for an object of {large} bytes");
 
     let of = |route: &'static str| {
-        world.gate.audited("a session", move |record| {
-            record.event() == "credential.issued" && record.text("route") == route
-        })
+        world
+            .gate
+            .audited("a session", move |record| record.event() == "credential.issued" && record.text("route") == route)
     };
     // The role's trust policy can ask for the route, so each route has a session of its own.
     let (issued, for_buckets) = (of("storage").await, of("bucket").await);

@@ -36,8 +36,9 @@ impl Peer {
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut peer = Self { name, _child: child, input, output };
-        let ready = peer.line().await;
-        (peer, ready)
+        // Storage with all its parts takes longer than any answer.
+        let ready = tokio::time::timeout(PATIENCE * 4, peer.next()).await;
+        (peer, ready.unwrap_or_else(|_| panic!("{name} does not start")))
     }
 
     pub(crate) async fn ask(&mut self, command: &Value) -> Value {
@@ -46,7 +47,11 @@ impl Peer {
     }
 
     async fn line(&mut self) -> Value {
-        let line = within(self.name, self.output.next_line()).await.unwrap();
+        within(self.name, self.next()).await
+    }
+
+    async fn next(&mut self) -> Value {
+        let line = self.output.next_line().await.unwrap();
         let line = line.unwrap_or_else(|| panic!("{} ended; `make test` installs what it needs", self.name));
         serde_json::from_str(&line).unwrap()
     }
