@@ -1,5 +1,12 @@
 //! A configuration that was checked as a whole: plain settings, every name resolved, every file present.
 
+mod clouds;
+
+pub use clouds::{
+    AzureCredential, AzureHost, AzureOrigin, GcpCredential, GcpEndpoint, GcpFederation, GcpOrigin, GcpProof,
+    GcpServiceAccount, GcpToken,
+};
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -302,6 +309,10 @@ pub enum CredentialKind {
     Oauth(Box<OauthCredential>),
     /// Keys of an AWS role session.
     Aws(Box<AwsCredential>),
+    /// A token of Google Cloud.
+    Gcp(Box<GcpCredential>),
+    /// A token of Microsoft Entra ID.
+    Azure(Box<AzureCredential>),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.

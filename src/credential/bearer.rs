@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::clock::Timestamp;
 
@@ -17,6 +18,7 @@ const LONGEST_ID: usize = 128;
 struct Stated {
     jti: Option<String>,
     exp: Option<f64>,
+    aud: Value,
 }
 
 /// What goes on record in a token's place: its `jti`, or the beginning of its SHA-256, which who has it can compute.
@@ -40,6 +42,11 @@ pub(super) fn public_id(token: &str) -> Arc<str> {
 pub(super) fn stated_end(token: &str) -> Option<Timestamp> {
     let exp = stated(token).exp.filter(|exp| (0.0..1e11).contains(exp))?;
     Some(Timestamp::from_unix_millis((exp * 1000.0) as i64))
+}
+
+/// Whether a JWT says that it is for `audience`, and for nobody else.
+pub(super) fn is_for(token: &str, audience: &str) -> bool {
+    stated(token).aud == audience
 }
 
 fn stated(token: &str) -> Stated {
@@ -73,5 +80,13 @@ mod tests {
         let end = stated_end(&token(r#"{"exp":1800000000.5}"#)).unwrap();
         assert_eq!(end.unix_millis(), 1_800_000_000_500);
         assert!(stated_end(&token(r#"{"exp":-1}"#)).is_none() && stated_end("opaque").is_none());
+    }
+
+    #[test]
+    fn a_token_is_for_the_one_audience_that_it_states() {
+        assert!(is_for(&token(r#"{"aud":"https://a.test"}"#), "https://a.test"));
+        for other in [r#"{"aud":"https://b.test"}"#, r#"{"aud":["https://a.test","https://b.test"]}"#, "{}", "[]"] {
+            assert!(!is_for(&token(other), "https://a.test"), "{other}");
+        }
     }
 }

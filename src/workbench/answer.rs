@@ -173,6 +173,14 @@ impl Forwarded {
                 forwarded.credential_kind = "aws";
                 forwarded.credential_header = Some(http::header::AUTHORIZATION.to_string());
             }
+            Some(CredentialKind::Gcp(gcp)) => {
+                forwarded.credential_kind = "gcp";
+                forwarded.credential_header = Some(gcp.header.to_string());
+            }
+            Some(CredentialKind::Azure(azure)) => {
+                forwarded.credential_kind = "azure";
+                forwarded.credential_header = Some(azure.header.to_string());
+            }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_kind = "fixed";
                 forwarded.credential_header = Some(header.to_string());
