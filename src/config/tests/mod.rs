@@ -1,6 +1,7 @@
 //! The configuration as a whole: what every fault says and where, and what a cut file can never mean.
 
 mod audit;
+mod clouds;
 pub(crate) mod examples;
 mod files;
 mod issuers;
