@@ -8,9 +8,11 @@ mod support;
 mod peers_alive;
 
 mod authorize;
+mod azure;
 mod client_certificates;
 mod credentials;
 mod forward;
+mod gcp;
 mod grpc;
 mod identify;
 mod keys;

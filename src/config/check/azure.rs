@@ -95,7 +95,11 @@ fn app_service(scope: &Scope<'_>, place: Place) -> Option<AzureHost> {
 
 fn address(scope: &Scope<'_>, place: Place, what: &str, text: &str) -> Option<Uri> {
     let uri = text.parse::<Uri>().map_err(|_| "it is no URL");
-    let checked = uri.and_then(|uri| check_address(&uri, PlainHttp::LinkLocal).map(|()| uri));
+    let checked = uri.and_then(|uri| match uri.scheme_str() {
+        // With https any host would do.
+        Some("http") => check_address(&uri, PlainHttp::LinkLocal).map(|()| uri),
+        _ => Err("its scheme is not http"),
+    });
     let refused = |reason| {
         let help = "it is `http://` and a loopback or link-local address";
         scope.refuse("metadata_url", place, format!("{what} cannot be asked: {reason}"), help);

@@ -306,6 +306,9 @@ fn metadata_url(scope: &Scope<'_>, text: &Placed<String>) -> Option<String> {
         None
     };
     let Ok(uri) = text.value.parse::<Uri>() else { return refused("it is no URL") };
+    if uri.scheme_str() != Some("http") {
+        return refused("its scheme is not http");
+    }
     if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
         return refused("it has a path or a query");
     }

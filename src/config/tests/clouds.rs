@@ -231,6 +231,7 @@ fn a_metadata_server_is_on_an_address_that_is_never_routed() {
     let help = "(write `http://HOST` of a loopback or link-local address, or leave it out)";
     for (url, reason) in [
         ("http://10.0.0.1", "plain http is for loopback only"),
+        ("https://example.com", "its scheme is not http"),
         ("http://169.254.169.254/x", "it has a path or a query"),
     ] {
         refused(
@@ -332,7 +333,9 @@ fn app_service_gives_its_address_by_the_environment() {
     };
     assert_eq!((&**url, client_id.as_deref()), ("http://127.0.0.1:41000/msi/token", Some(APP)));
     assert!(load("http://169.254.129.2:8081/msi/token").is_ok());
-    assert!(load("http://203.0.113.1/msi/token").is_err());
+    for elsewhere in ["http://203.0.113.1/msi/token", "https://example.com/msi/token", "/msi/token"] {
+        assert!(load(elsewhere).is_err(), "{elsewhere}");
+    }
 }
 
 #[test]
