@@ -44,19 +44,21 @@ pub(super) fn provider(
             audience: audience.as_str().into(),
             on_behalf_of_caller: *on_behalf_of_caller,
         })),
-        checked::AzureOrigin::ManagedIdentity { host, client_id } => AzureOrigin::ManagedIdentity(ManagedIdentity {
-            host: match host {
-                AzureHost::Imds { url } => ManagedIdentityHost::Imds {
-                    url: url.as_deref().unwrap_or(AZURE_INSTANCE_METADATA).trim_end_matches('/').into(),
+        checked::AzureOrigin::ManagedIdentity { host, client_id } => {
+            AzureOrigin::ManagedIdentity(Box::new(ManagedIdentity {
+                host: match host {
+                    AzureHost::Imds { url } => ManagedIdentityHost::Imds {
+                        url: url.as_deref().unwrap_or(AZURE_INSTANCE_METADATA).trim_end_matches('/').into(),
+                    },
+                    AzureHost::AppService { url, header } => {
+                        ManagedIdentityHost::AppService { url: url.as_str().into(), header: header.clone() }
+                    }
                 },
-                AzureHost::AppService { url, header } => {
-                    ManagedIdentityHost::AppService { url: url.as_str().into(), header: header.clone() }
-                }
-            },
-            client_id: client_id.as_deref().map(Into::into),
-            client: metadata_client()?,
-            clock: runtime.clock().clone(),
-        }),
+                client_id: client_id.as_deref().map(Into::into),
+                client: metadata_client()?,
+                clock: runtime.clock().clone(),
+            }))
+        }
     };
     let (scope, header) = (configured.scope.as_str().into(), configured.header.clone());
     let source = AzureSource::new(AzureSettings { origin, scope, header });

@@ -23,13 +23,13 @@ pub(super) fn provider(
     runtime: &Runtime,
 ) -> Result<Remote<GcpSource>, String> {
     let origin = match &configured.origin {
-        checked::GcpOrigin::Metadata { url, account, token: wanted } => GcpOrigin::Metadata(MetadataServer {
+        checked::GcpOrigin::Metadata { url, account, token: wanted } => GcpOrigin::Metadata(Box::new(MetadataServer {
             url: url.as_deref().unwrap_or(GOOGLE_METADATA).trim_end_matches('/').into(),
             client: metadata_client()?,
             clock: runtime.clock().clone(),
             account: account.as_str().into(),
             token: token(wanted, audience),
-        }),
+        })),
         checked::GcpOrigin::Federation(federation) => GcpOrigin::Federation(Box::new(Federation {
             audience: federation.audience.as_str().into(),
             proof: match &federation.proof {

@@ -27,7 +27,7 @@ pub enum AzureOrigin {
     /// An application with a federated credential.
     Application(Box<Application>),
     /// A managed identity.
-    ManagedIdentity(ManagedIdentity),
+    ManagedIdentity(Box<ManagedIdentity>),
 }
 
 /// Everything configured about one credential of Azure.

@@ -85,7 +85,7 @@ impl Microsoft {
     fn managed_identity(&self, host: ManagedIdentityHost, client_id: Option<&str>) -> AzureSettings {
         let client_id = client_id.map(Into::into);
         let (client, clock) = (self.client(), Clock::system());
-        let origin = AzureOrigin::ManagedIdentity(ManagedIdentity { host, client_id, client, clock });
+        let origin = AzureOrigin::ManagedIdentity(Box::new(ManagedIdentity { host, client_id, client, clock }));
         AzureSettings { origin, scope: SCOPE.into(), header: AUTHORIZATION }
     }
 

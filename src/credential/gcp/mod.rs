@@ -60,7 +60,7 @@ pub enum GcpOrigin {
     /// Workload identity federation.
     Federation(Box<Federation>),
     /// The metadata server of the instance that Doorward runs on.
-    Metadata(MetadataServer),
+    Metadata(Box<MetadataServer>),
 }
 
 /// Everything configured about one credential of Google Cloud.
@@ -173,13 +173,12 @@ impl CredentialSource for GcpSource {
             },
         };
         let mut request = GcpRequest { subject, token, shown: Value::Null };
-        request.shown = match &self.0.origin {
+        let from = match &self.0.origin {
             GcpOrigin::Metadata(server) => server.shown(),
             GcpOrigin::Federation(federation) => federation.shown(request.subject.as_deref()),
         };
-        if let Some(project) = self.0.user_project.as_ref().and_then(|project| project.to_str().ok()) {
-            request.shown["user_project"] = json!(project);
-        }
+        let user_project = self.0.user_project.as_ref().and_then(|project| project.to_str().ok());
+        request.shown = json!({ "from": from, "user_project": user_project });
         Ok(request)
     }
 

@@ -98,13 +98,13 @@ impl Google {
     }
 
     fn metadata(&self, token: GcpToken) -> GcpSettings {
-        let origin = GcpOrigin::Metadata(MetadataServer {
+        let origin = GcpOrigin::Metadata(Box::new(MetadataServer {
             url: self.server.origin().into(),
             client: self.client(),
             clock: Clock::system(),
             account: "default".into(),
             token,
-        });
+        }));
         GcpSettings { origin, user_project: None, header: AUTHORIZATION }
     }
 }
