@@ -17,16 +17,19 @@ const LONGEST_ID: usize = 128;
 #[serde(default)]
 struct Stated {
     jti: Option<String>,
+    /// What Entra ID has in place of `jti`, in its tokens and in its sign-in logs.
+    uti: Option<String>,
     exp: Option<f64>,
     aud: Value,
 }
 
-/// What goes on record in a token's place: its `jti`, or the beginning of its SHA-256, which who has it can compute.
+/// What goes on record in a token's place: its `jti` or `uti`, or the beginning of its SHA-256, which who has it can compute.
 pub(super) fn public_id(token: &str) -> Arc<str> {
     let plain =
         |id: &String| !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
-    match stated(token).jti.filter(plain) {
-        Some(jti) => jti.into(),
+    let stated = stated(token);
+    match stated.jti.or(stated.uti).filter(plain) {
+        Some(id) => id.into(),
         None => {
             let digest = digest(&SHA256, token.as_bytes());
             let mut id = "sha256:".to_owned();
@@ -68,7 +71,8 @@ mod tests {
 
     #[test]
     fn a_token_is_known_by_its_jti_or_by_a_digest() {
-        assert_eq!(&*public_id(&token(r#"{"jti":"a-1","exp":1800000000}"#)), "a-1");
+        assert_eq!(&*public_id(&token(r#"{"jti":"a-1","uti":"b-2","exp":1800000000}"#)), "a-1");
+        assert_eq!(&*public_id(&token(r#"{"uti":"b-2"}"#)), "b-2");
         for other in ["opaque", &token(r#"{"jti":"a\nb"}"#), &token("[]"), "a.b.c.d"] {
             let id = public_id(other);
             assert!(id.starts_with("sha256:") && id.len() == 23 && !other.contains(&*id), "{id}");

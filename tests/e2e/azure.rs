@@ -1,5 +1,5 @@
-//! `azure`: tokens of Entra ID behind the gate. Entra is a stand-in that verifies as Microsoft says that Entra does, and
-//! that takes what Microsoft's own SDK sends. The storage service behind the last test is Azurite.
+//! `azure`: tokens of Entra ID behind the gate. Entra is a stand-in that verifies as Microsoft says that Entra does,
+//! and that takes what Microsoft's own SDK sends. The storage service behind the last test is Azurite.
 
 use std::process::Stdio;
 
@@ -172,6 +172,7 @@ async fn an_applications_token_goes_upstream_and_is_asked_for_once() {
     let record = world.event("credential.issued", "storage").await;
     assert_eq!((record.text("tenant"), record.text("client_id"), record.text("scope")), (TENANT, APP, STORAGE));
     assert_eq!(record.value("on_behalf_of"), &json!(false));
+    assert_eq!(record.value("id"), &issued["uti"], "as Entra's own sign-in logs have it");
 
     world.shown("/storage/2", &world.issuer.token().subject("machine-2").mint()).await;
     assert_eq!(world.all_issued().await.len(), 1);
@@ -179,10 +180,8 @@ async fn an_applications_token_goes_upstream_and_is_asked_for_once() {
 
 #[tokio::test]
 async fn on_behalf_of_each_caller_there_is_a_token_of_their_own() {
-    let world = World::start(|clouds| {
-        json!({ "own": application(clouds, json!({ "on_behalf_of": "caller", "scope": "https://graph.microsoft.com/User.Read" })) })
-    })
-    .await;
+    let settings = json!({ "on_behalf_of": "caller", "scope": "https://graph.microsoft.com/User.Read" });
+    let world = World::start(|clouds| json!({ "own": application(clouds, settings) })).await;
     let mut shown = Vec::new();
     for subject in ["ada", "grace"] {
         let token = world.issuer.token().subject(subject).claim("scp", "use").mint();
@@ -247,9 +246,6 @@ async fn what_entra_refuses_is_told_in_the_record_and_nothing_is_forwarded() {
     }
     world.upstream.heard_nothing();
     assert_eq!(world.get("/good/1").await.status, 200, "other routes go on");
-    let asked = world.clouds.entra(json!({})).await["asked"].clone();
-    assert_eq!(world.get("/subject/2").await.status, 503);
-    assert_eq!(world.clouds.entra(json!({})).await["asked"], asked, "a refusal is not asked for with each request");
 }
 
 #[tokio::test]
@@ -262,7 +258,10 @@ async fn a_federated_credential_that_is_not_everywhere_yet_is_asked_for_again() 
 
 #[tokio::test]
 async fn a_managed_identitys_token_goes_upstream_from_either_service() {
-    let imds = |url: &str, client_id: Value| json!({ "azure": { "scope": STORAGE, "managed_identity": { "host": "imds", "url": url, "client_id": client_id } } });
+    let imds = |url: &str, client_id: Value| {
+        let identity = json!({ "host": "imds", "url": url, "client_id": client_id });
+        json!({ "azure": { "scope": STORAGE, "managed_identity": identity } })
+    };
     let world = World::changed(
         |clouds| {
             json!({

@@ -119,11 +119,13 @@ pub(super) fn is_provider(text: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !text.is_empty() && text.len() <= 63 && text.bytes().all(plain)
     };
-    matches!(
-        text.split('/').collect::<Vec<_>>().as_slice(),
-        ["", "", "iam.googleapis.com", "projects", project, "locations", "global", "workloadIdentityPools", pool, "providers", provider]
-            if number(project) && id(pool) && id(provider)
-    )
+    let parts = || {
+        let rest = text.strip_prefix("//iam.googleapis.com/projects/")?;
+        let (project, rest) = rest.split_once("/locations/global/workloadIdentityPools/")?;
+        let (pool, provider) = rest.split_once("/providers/")?;
+        Some((project, pool, provider))
+    };
+    parts().is_some_and(|(project, pool, provider)| number(project) && id(pool) && id(provider))
 }
 
 /// A service account's address.

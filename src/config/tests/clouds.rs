@@ -89,6 +89,8 @@ fn what_google_would_refuse_is_refused_at_load() {
         &with(&format!("token_subject: \"{}{{{{route}}}}\"", "x".repeat(127))),
         "gcp_subject: the subject has more than 127 bytes (Google takes no longer one: write a shorter one)",
     );
+    let longest = format!("token_subject: \"{}{{{{route}}}}:{{{{environment}}}}\"", "x".repeat(124));
+    assert!(world(&with(&longest)).load().is_ok());
     refused(
         &with("scopes: [\"a b\"]"),
         "gcp_scope: `a b` is no scope \

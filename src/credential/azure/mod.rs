@@ -1,5 +1,5 @@
-//! `azure`: tokens of Microsoft Entra ID, for an application that trusts Doorward's own tokens, on behalf of a caller, or
-//! for the managed identity of the place where Doorward runs.
+//! `azure`: tokens of Microsoft Entra ID, for an application that trusts Doorward's own tokens, on behalf of a caller,
+//! or for the managed identity of the place where Doorward runs.
 
 mod entra;
 mod managed_identity;

@@ -82,6 +82,6 @@ impl MetadataServer {
     }
 
     pub(super) fn shown(&self) -> Value {
-        json!({ "endpoint": self.address(), "account": &*self.account, "token": self.token.shown() })
+        json!({ "endpoint": self.address(), "account": &*self.account })
     }
 }

@@ -7,7 +7,7 @@ import json
 import re
 import time
 
-from common import BadToken, Issuers, OwnKey, Refused, once
+from common import BadToken, Issuers, OwnKey, Refused, once, random_text
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ON_BEHALF = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -80,7 +80,7 @@ class Entra:
         if not on_behalf and (form["grant_type"] != "client_credentials" or len(scopes) != 1 or not scopes[0].endswith("/.default")):
             raise refused(400, "invalid_scope", 1002012, f"The provided value for scope {form['scope']} is not valid.")
         resource = scopes[0].rsplit("/", 1)[0]
-        claims = {"iss": f"https://sts.windows.net/{self.tenant}/", "aud": resource, "tid": self.tenant, "appid": form["client_id"], "ver": "1.0"}
+        claims = {"iss": f"https://sts.windows.net/{self.tenant}/", "aud": resource, "tid": self.tenant, "appid": form["client_id"], "ver": "1.0", "uti": random_text("u-")}
         if on_behalf:
             if form["requested_token_use"] != "on_behalf_of":
                 raise refused(400, "invalid_request", 900144, "requested_token_use must be on_behalf_of.")
@@ -89,7 +89,7 @@ class Entra:
         else:
             claims.update(sub="app-object", oid="app-object", idtyp="app")
         token = self.own.sign(claims)
-        self.issued.append({"kind": form["grant_type"], "token": token, "scope": form["scope"], "sub": claims["sub"], "client_id": form["client_id"]})
+        self.issued.append({"kind": form["grant_type"], "token": token, "scope": form["scope"], "sub": claims["sub"], "client_id": form["client_id"], "uti": claims["uti"]})
         return {"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599, "refresh_in": 1800, "access_token": token}
 
     def client(self, form, application):
