@@ -1,7 +1,12 @@
 //! A configuration that was checked as a whole: plain settings, every name resolved, every file present.
 
+mod clouds;
 mod credentials;
 
+pub use clouds::{
+    AzureCredential, AzureHost, AzureOrigin, GcpCredential, GcpEndpoint, GcpFederation, GcpOrigin, GcpProof,
+    GcpServiceAccount, GcpToken,
+};
 pub use credentials::{
     AwsAmbient, AwsCredential, AwsProof, Credential, CredentialKind, OauthClient, OauthCredential, OauthGrant,
     OauthSubject,

@@ -228,7 +228,7 @@ impl SignedAssertion {
     }
 
     fn refused(&self, code: &'static str, detail: impl Into<String>) -> CredentialError {
-        CredentialError { name: self.settings.name.clone(), code, detail: detail.into() }
+        CredentialError { name: self.settings.name.clone(), code, detail: detail.into(), claims: None }
     }
 }
 

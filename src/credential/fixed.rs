@@ -107,6 +107,7 @@ impl FixedSecret {
                 name: self.settings.name.clone(),
                 code: "secret_unreadable",
                 detail: format!("`{}`: {detail}", self.settings.file.display()),
+                claims: None,
             }),
             Some(_) | None => Ok(state.credential.clone()),
         }

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod aws;
+mod azure;
 mod bearer;
 mod cache;
 mod caller_cache;
@@ -9,6 +10,7 @@ mod documents;
 mod event;
 mod exchange;
 mod fixed;
+mod gcp;
 mod identity_headers;
 mod key_ring;
 mod keys;
@@ -32,11 +34,19 @@ pub use aws::{
     AmbientKeys, AssumedRole, AwsSettings, AwsSource, ContainerToken, INSTANCE_METADATA, LARGEST_POLICY,
     PolicyStatement, RoleProof, SessionPolicy, Sts,
 };
+pub use azure::{
+    Application, AzureOrigin, AzureSettings, AzureSource, INSTANCE_METADATA as AZURE_INSTANCE_METADATA,
+    ManagedIdentity, ManagedIdentityHost,
+};
 pub use cache::IssuedCache;
 pub use caller_cache::CallerCache;
 pub use documents::Documents;
 pub use event::{EventUnwritten, Events, IssueEvent, Outcome};
 pub use fixed::{FixedSecret, FixedSecretSettings, KEPT_WITHOUT_FILE, LARGEST_SECRET_BYTES};
+pub use gcp::{
+    Federation, GOOGLE_METADATA, GcpOrigin, GcpProof, GcpSettings, GcpSource, GcpToken,
+    LONGEST_SUBJECT as LONGEST_GOOGLE_SUBJECT, MetadataServer, ServiceAccount,
+};
 pub use identity_headers::{HeaderLines, IdentityHeaderCache, MOST_VALUE_BYTES, PlainIdentity};
 pub use key_ring::{KeyChange, Rotation};
 pub use keys::{KeyError, SHORTEST_ROTATION, SigningKeys};
@@ -177,6 +187,7 @@ impl Ask<'_> {
             code: CredentialError::NO_CALLER_TOKEN,
             detail: "this credential is made of the caller's own token, and the caller came by something else"
                 .to_owned(),
+            claims: None,
         })
     }
 }
@@ -197,6 +208,8 @@ pub struct CredentialError {
     pub code: &'static str,
     /// What went wrong, without any secret.
     pub detail: String,
+    /// What the issuer wants of the caller's next sign-in, as the JSON object of a claims request.
+    pub claims: Option<Arc<str>>,
 }
 
 impl CredentialError {
@@ -208,15 +221,18 @@ impl CredentialError {
     /// The `code` of an error that is the request's own: a value of it does not fit where the credential needs it.
     pub const UNFIT_VALUE: &'static str = "credential_value_refused";
 
+    /// The `code` of an error that the caller can mend: the issuer of the credential wants another sign-in first.
+    pub const INTERACTION: &'static str = "interaction_required";
+
     /// A value of the request does not fit where the credential needs it.
     pub(crate) fn unfit(detail: impl Into<String>) -> Self {
-        Self { name: "".into(), code: Self::UNFIT_VALUE, detail: detail.into() }
+        Self { name: "".into(), code: Self::UNFIT_VALUE, detail: detail.into(), claims: None }
     }
 
     /// Whether the caller is refused, rather than the credential out of reach for a moment.
     #[must_use]
     pub fn refuses_caller(&self) -> bool {
-        [Self::PRINCIPAL_TOO_LARGE, Self::NO_CALLER_TOKEN, Self::UNFIT_VALUE].contains(&self.code)
+        [Self::PRINCIPAL_TOO_LARGE, Self::NO_CALLER_TOKEN, Self::UNFIT_VALUE, Self::INTERACTION].contains(&self.code)
     }
 }
 

@@ -102,7 +102,8 @@ impl<S: CredentialSource> Remote<S> {
     }
 
     fn failed(&self, error: SourceError) -> CredentialError {
-        CredentialError { name: self.settings.name.clone(), code: error.code, detail: error.detail }
+        let claims = error.claims().map(Into::into);
+        CredentialError { name: self.settings.name.clone(), code: error.code, detail: error.detail, claims }
     }
 }
 

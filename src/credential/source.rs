@@ -113,7 +113,11 @@ pub struct SourceError {
     /// What went wrong, as the issuer says it, without any secret.
     pub detail: String,
     retry: Retry,
+    claims: Option<Arc<str>>,
 }
+
+/// Longest claims challenge that is passed on, bytes of JSON.
+const LONGEST_CHALLENGE: usize = 2048;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Retry {
@@ -129,23 +133,41 @@ impl SourceError {
     pub const UNAVAILABLE: &'static str = "credential_issuer_unavailable";
     /// What the issuer answered cannot be used.
     pub const UNREADABLE: &'static str = "credential_answer_unreadable";
+    /// The issuer wants the caller to sign in again first, such as with a second factor.
+    pub const INTERACTION: &'static str = CredentialError::INTERACTION;
 
     /// An error that would come again.
     #[must_use]
     pub fn lasting(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry: Retry::Never }
+        Self { code, detail: detail.into(), retry: Retry::Never, claims: None }
     }
 
     /// An error that may pass.
     #[must_use]
     pub fn passing(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry: Retry::Soon }
+        Self { code, detail: detail.into(), retry: Retry::Soon, claims: None }
     }
 
     /// The issuer asks to be left alone for a while.
     #[must_use]
     pub fn busy(detail: impl Into<String>, pause: Duration) -> Self {
-        Self { code: Self::UNAVAILABLE, detail: detail.into(), retry: Retry::After(pause) }
+        Self { code: Self::UNAVAILABLE, detail: detail.into(), retry: Retry::After(pause), claims: None }
+    }
+
+    /// The issuer wants the caller to sign in again first. `claims` is what it wants of that sign-in (OpenID Connect Core
+    /// section 5.5), and is dropped unless it is a JSON object of at most 2 KiB.
+    #[must_use]
+    pub fn interaction(detail: impl Into<String>, claims: Option<&str>) -> Self {
+        let is_object = |claims: &&str| serde_json::from_str::<serde_json::Map<String, Value>>(claims).is_ok();
+        let claims = claims.filter(|claims| claims.len() <= LONGEST_CHALLENGE).filter(is_object);
+        let (detail, claims) = (detail.into(), claims.map(Into::into));
+        Self { code: Self::INTERACTION, detail, retry: Retry::Never, claims }
+    }
+
+    /// What the issuer wants of the caller's next sign-in.
+    #[must_use]
+    pub fn claims(&self) -> Option<&str> {
+        self.claims.as_deref()
     }
 
     pub(super) fn overloaded(detail: &str) -> Self {

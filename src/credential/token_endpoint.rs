@@ -23,9 +23,9 @@ use crate::secret::Secret;
 /// Assumed where an answer does not say how long its token holds.
 const UNSTATED_LIFE: Duration = Duration::from_secs(300);
 /// No issuer is believed to give more.
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// `client_assertion_type` of RFC 7523 section 2.2.
-const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(super) const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How a client shows that it is the one (RFC 6749 section 2.3, RFC 7523 section 2.2).
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ struct Refusal {
 }
 
 /// A number, or a text of one: several servers quote it.
-fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Seconds {
@@ -213,7 +213,16 @@ impl TokenEndpoint {
     ///
     /// # Errors
     /// [`SourceError`], with the server's `error` and `error_description`.
-    pub async fn token(&self, mut form: Form) -> Result<IssuedToken, SourceError> {
+    pub async fn token(&self, form: Form) -> Result<IssuedToken, SourceError> {
+        self.token_or(form, refusal).await
+    }
+
+    /// Asks for a token of a server whose refusals say more than RFC 6749 section 5.2.
+    pub(super) async fn token_or(
+        &self,
+        mut form: Form,
+        refusal: impl Fn(StatusCode, &[u8]) -> SourceError,
+    ) -> Result<IssuedToken, SourceError> {
         let mut request = Request::post(&*self.url)
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
@@ -257,7 +266,8 @@ fn basic(id: &str, secret: &Secret) -> Result<HeaderValue, SourceError> {
     Ok(value)
 }
 
-fn read(body: &[u8], asked_at: Timestamp) -> Result<IssuedToken, SourceError> {
+/// Reads an answer of RFC 6749 section 5.1.
+pub(super) fn read(body: &[u8], asked_at: Timestamp) -> Result<IssuedToken, SourceError> {
     let unreadable = |detail: &str| SourceError::lasting(SourceError::UNREADABLE, detail);
     // The parser's own message would quote the answer, token and all.
     let answer: Answer =

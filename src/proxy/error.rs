@@ -114,6 +114,7 @@ impl ProxyError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::Credential(error) if error.code == CredentialError::INTERACTION => StatusCode::UNAUTHORIZED,
             Self::Credential(error) if error.refuses_caller() => StatusCode::FORBIDDEN,
             Self::Target(TargetError::MethodUnsupported) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target(_) => StatusCode::BAD_REQUEST,
@@ -192,6 +193,9 @@ impl ProxyError {
         match self {
             Self::Credential(error) if error.code == CredentialError::PRINCIPAL_TOO_LARGE => {
                 "What there is to say of you, such as all your groups, is more than the service behind can be told."
+            }
+            Self::Credential(error) if error.code == CredentialError::INTERACTION => {
+                "The service behind asks for another sign-in first, such as with a second factor."
             }
             Self::Credential(error) if error.refuses_caller() => {
                 "No credential for the service behind can be made of this request and its caller."

@@ -170,6 +170,12 @@ impl Forwarded {
             Some(CredentialKind::Aws(_)) => {
                 forwarded.credential_header = Some(http::header::AUTHORIZATION.to_string());
             }
+            Some(CredentialKind::Gcp(gcp)) => {
+                forwarded.credential_header = Some(gcp.header.to_string());
+            }
+            Some(CredentialKind::Azure(azure)) => {
+                forwarded.credential_header = Some(azure.header.to_string());
+            }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_header = Some(header.to_string());
             }

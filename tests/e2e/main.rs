@@ -9,9 +9,11 @@ mod peers_alive;
 
 mod authorize;
 mod aws;
+mod azure;
 mod client_certificates;
 mod credentials;
 mod forward;
+mod gcp;
 mod grpc;
 mod identify;
 mod keys;

@@ -1,17 +1,24 @@
 //! What the rest of a configuration has to know of a credential, whatever its kind.
 
-use super::{aws, oauth};
+use super::{aws, azure, gcp, oauth};
 use crate::config::placed::Placed;
 use crate::config::raw;
 
 /// Whether Doorward has to sign for it.
 pub(super) fn signs(raw: &raw::Credential) -> bool {
-    raw.signed_assertion.is_some() || oauth::signs(raw) || raw.aws.as_ref().is_some_and(aws::signs)
+    raw.signed_assertion.is_some()
+        || oauth::signs(raw)
+        || raw.aws.as_ref().is_some_and(aws::signs)
+        || raw.gcp.as_ref().is_some_and(gcp::signs)
+        || raw.azure.as_ref().is_some_and(azure::signs)
 }
 
 /// Whether it is made of the caller's own token.
 pub(super) fn takes_callers_token(raw: &raw::Credential) -> bool {
-    oauth::takes_callers_token(raw) || raw.aws.as_ref().is_some_and(aws::takes_callers_token)
+    oauth::takes_callers_token(raw)
+        || raw.aws.as_ref().is_some_and(aws::takes_callers_token)
+        || raw.gcp.as_ref().is_some_and(gcp::takes_callers_token)
+        || raw.azure.as_ref().is_some_and(azure::takes_callers_token)
 }
 
 /// The header that carries it, as it is written or by default.
@@ -26,10 +33,16 @@ pub(super) fn header(raw: &raw::Credential) -> Option<&str> {
     if raw.aws.is_some() {
         return Some(AUTHORIZATION);
     }
+    let of_a_cloud = raw.gcp.as_ref().map(|raw| &raw.header).or(raw.azure.as_ref().map(|raw| &raw.header));
+    if let Some(header) = of_a_cloud {
+        return Some(header.as_ref().map_or(AUTHORIZATION, |header| header.as_str()));
+    }
     oauth::header(raw)
 }
 
 /// Every text of it that is filled from the request.
 pub(super) fn templates(raw: &raw::Credential) -> Vec<&Placed<String>> {
-    raw.aws.as_ref().map(aws::templates).unwrap_or_default()
+    let mut texts = raw.aws.as_ref().map(aws::templates).unwrap_or_default();
+    texts.extend(raw.gcp.as_ref().and_then(|raw| raw.token_subject.as_ref()));
+    texts
 }

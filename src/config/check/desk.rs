@@ -217,6 +217,11 @@ impl Scope<'_> {
         self.read(path, FILE_LIMIT_BYTES).0
     }
 
+    /// What a file holds now.
+    pub(super) fn bytes(&self, path: &Placed<String>) -> Option<Vec<u8>> {
+        self.read(path, FILE_LIMIT_BYTES).1
+    }
+
     fn read(&self, path: &Placed<String>, limit_bytes: u64) -> (PathBuf, Option<Vec<u8>>) {
         if let Some(inner) = path.strip_prefix("file:") {
             let help = format!("write `{inner}`; `file:` is for secrets");

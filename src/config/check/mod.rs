@@ -1,10 +1,13 @@
 //! The meaning of a configuration: raw files become [`Checked`], or every fault of all of them.
 
 mod aws;
+mod azure;
 mod credential_traits;
 mod credentials;
 mod desk;
 mod environments;
+mod external_account;
+mod gcp;
 mod issuers;
 mod listeners;
 mod mechanisms;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::clouds::{AzureCredential, GcpCredential};
 use crate::config::faults::Declared;
 use crate::credential::{SessionPolicy, Template};
 use crate::secret::Secret;
@@ -35,6 +36,10 @@ pub enum CredentialKind {
     Oauth(Box<OauthCredential>),
     /// Keys of an AWS role session.
     Aws(Box<AwsCredential>),
+    /// A token of Google Cloud.
+    Gcp(Box<GcpCredential>),
+    /// A token of Microsoft Entra ID.
+    Azure(Box<AzureCredential>),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.
@@ -59,6 +64,8 @@ impl CredentialKind {
             Self::SignedAssertion { .. } => "signed_assertion",
             Self::Oauth(oauth) => oauth.grant.kind(),
             Self::Aws(_) => "aws",
+            Self::Gcp(_) => "gcp",
+            Self::Azure(_) => "azure",
             Self::Fixed { .. } => "fixed",
             Self::None { .. } => "none",
         }

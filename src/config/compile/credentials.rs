@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::runtime::Runtime;
-use super::{Note, aws, oauth};
+use super::{Note, aws, azure, gcp, oauth};
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
 use crate::config::faults::Declared;
 use crate::credential::{
@@ -75,6 +75,16 @@ pub(super) fn provider(
             Err(error) => failed(error),
         },
         CredentialKind::Aws(configured) => match aws::provider(checked, &name, configured, runtime) {
+            Ok(provider) => Some(Arc::new(provider)),
+            Err(error) => failed(error),
+        },
+        CredentialKind::Gcp(configured) => {
+            match gcp::provider(checked, &name, configured, &settings.audience, runtime) {
+                Ok(provider) => Some(Arc::new(provider)),
+                Err(error) => failed(error),
+            }
+        }
+        CredentialKind::Azure(configured) => match azure::provider(checked, &name, configured, runtime) {
             Ok(provider) => Some(Arc::new(provider)),
             Err(error) => failed(error),
         },

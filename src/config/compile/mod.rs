@@ -6,10 +6,13 @@
 mod access;
 
 mod aws;
+mod azure;
 
 mod credentials;
 
 mod examine;
+
+mod gcp;
 
 mod issuers;
 

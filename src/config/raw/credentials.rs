@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Aws, ClientCredentials, JwtBearer, Reasoned, TokenExchange};
+use super::{Aws, Azure, ClientCredentials, Gcp, JwtBearer, Reasoned, TokenExchange};
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
@@ -22,6 +22,10 @@ pub struct Credential {
     pub jwt_bearer: Option<JwtBearer>,
     /// Keys of an AWS role session, by which requests are signed.
     pub aws: Option<Aws>,
+    /// A token of Google Cloud.
+    pub gcp: Option<Gcp>,
+    /// A token of Microsoft Entra ID.
+    pub azure: Option<Azure>,
     /// A secret that is the same for every caller.
     pub fixed: Option<Fixed>,
     /// Nothing.

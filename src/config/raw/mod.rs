@@ -6,7 +6,9 @@
 mod admin;
 mod audit;
 mod aws;
+mod azure;
 mod credentials;
+mod gcp;
 mod issuers;
 mod listeners;
 mod oauth;
@@ -17,7 +19,9 @@ mod upstreams;
 pub use admin::Admin;
 pub use audit::{Audit, AuditDestination, AuditFile, AuditMode, WhenFull};
 pub use aws::{Aws, AwsAmbient, AwsStatement, AwsSts, AwsSubject};
+pub use azure::{Azure, AzureFederated, AzureManagedIdentity, AzureManagedIdentityHost, AzureOnBehalfOf};
 pub use credentials::{Assertions, Credential, Fixed, SignedAssertion};
+pub use gcp::{Gcp, GcpEndpoint, GcpIdToken, GcpMetadataServer, GcpServiceAccount};
 pub use issuers::{
     Attribute, AttributeType, CertificateIssuer, Discovery, EnvironmentClaim, Issuer, IssuerLogin, Keys, Principals,
     TokenType,

@@ -2,6 +2,7 @@
 
 mod audit;
 mod credentials;
+mod clouds;
 pub(crate) mod examples;
 mod files;
 mod issuers;
