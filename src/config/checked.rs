@@ -1,5 +1,7 @@
 //! A configuration that was checked as a whole: plain settings, every name resolved, every file present.
 
+mod vault;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +18,8 @@ use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;
 use crate::secret::Secret;
+
+pub use vault::{VaultCredential, VaultSubject};
 
 /// A claim's path and the values of which any will do.
 pub type ClaimRule = (String, Vec<Value>);
@@ -302,6 +306,8 @@ pub enum CredentialKind {
     Oauth(Box<OauthCredential>),
     /// Keys of an AWS role session.
     Aws(Box<AwsCredential>),
+    /// A secret of a vault.
+    Vault(Box<VaultCredential>),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.

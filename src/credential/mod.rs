@@ -12,6 +12,7 @@ mod fixed;
 mod identity_headers;
 mod key_ring;
 mod keys;
+mod leases;
 mod none;
 mod oauth;
 mod remote;
@@ -23,6 +24,7 @@ mod template;
 #[cfg(test)]
 mod testing;
 mod token_endpoint;
+mod vault;
 mod verdict;
 
 pub use assertion::{
@@ -40,6 +42,7 @@ pub use fixed::{FixedSecret, FixedSecretSettings, KEPT_WITHOUT_FILE, LARGEST_SEC
 pub use identity_headers::{HeaderLines, IdentityHeaderCache, MOST_VALUE_BYTES, PlainIdentity};
 pub use key_ring::{KeyChange, Rotation};
 pub use keys::{KeyError, SHORTEST_ROTATION, SigningKeys};
+pub use leases::Leases;
 pub use none::NoCredential;
 pub use oauth::{Actor, OauthGrant, OauthSettings, OauthSource, Subject};
 pub use remote::{PATIENCE, Remote, RemoteSettings};
@@ -51,6 +54,10 @@ pub use source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceE
 pub use subject_token::{SubjectClaims, SubjectTokens};
 pub use template::{Template, TemplateError, ValueError, Variable, is_plain};
 pub use token_endpoint::{ClientAuthentication, Form, IssuedToken, TokenEndpoint};
+pub use vault::{
+    DatabaseSecret, KvSecret, UserHeaders, VaultLeases, VaultLogin, VaultSecret, VaultServer, VaultSettings, VaultSource,
+    VaultSubject, is_vault_path,
+};
 pub use verdict::{Verdict, judge};
 
 use std::fmt;

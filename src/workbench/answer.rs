@@ -173,6 +173,11 @@ impl Forwarded {
                 forwarded.credential_kind = "aws";
                 forwarded.credential_header = Some(http::header::AUTHORIZATION.to_string());
             }
+            Some(CredentialKind::Vault(vault)) => {
+                forwarded.credential_kind = "vault";
+                let names: Vec<_> = vault.secret.headers().iter().map(ToString::to_string).collect();
+                forwarded.credential_header = Some(names.join(", "));
+            }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_kind = "fixed";
                 forwarded.credential_header = Some(header.to_string());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::runtime::Runtime;
-use super::{Note, aws, oauth};
+use super::{Note, aws, oauth, vault};
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
 use crate::credential::{
     Algorithm, AssertionSettings, CredentialProvider, Documents, FixedSecret, FixedSecretSettings, NoCredential,
@@ -74,6 +74,10 @@ pub(super) fn provider(
             Err(error) => failed(error),
         },
         CredentialKind::Aws(configured) => match aws::provider(checked, &name, configured, runtime) {
+            Ok(provider) => Some(Arc::new(provider)),
+            Err(error) => failed(error),
+        },
+        CredentialKind::Vault(configured) => match vault::provider(checked, &name, configured, runtime) {
             Ok(provider) => Some(Arc::new(provider)),
             Err(error) => failed(error),
         },

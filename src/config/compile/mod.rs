@@ -23,6 +23,8 @@ mod stated;
 
 mod upstreams;
 
+mod vault;
+
 #[cfg(test)]
 mod tests;
 

@@ -11,8 +11,8 @@ use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
 use crate::credential::{
-    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Outcome,
-    SigningKeys,
+    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Leases, Outcome,
+    SigningKeys, VaultLeases,
 };
 use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
@@ -48,6 +48,8 @@ pub struct Runtime {
     assertions: AssertionCache,
     identity_headers: IdentityHeaderCache,
     issued: IssuedCache,
+    leases: Leases,
+    vault_leases: VaultLeases,
     audit: Audit,
     signing_keys: Option<Arc<SigningKeys>>,
     login_state: Option<Arc<LoginState>>,
@@ -112,6 +114,7 @@ impl Runtime {
             login_state = Some(LoginState::open(LoginStateSettings::new(directory.clone()), clock.clone(), events)?);
         }
         let issued = IssuedCache::new(CACHED_ISSUED, clock.clone());
+        let leases = Leases::new(clock.clone());
         Ok(Self {
             clock,
             metrics,
@@ -120,6 +123,8 @@ impl Runtime {
             assertions: AssertionCache::new(CACHED_CREDENTIAL_BYTES),
             identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIAL_BYTES),
             issued,
+            vault_leases: VaultLeases::new(leases.clone()),
+            leases,
             audit: audit.clone(),
             signing_keys,
             login_state,
@@ -191,6 +196,16 @@ impl Runtime {
 
     pub(super) fn issued(&self) -> IssuedCache {
         self.issued.clone()
+    }
+
+    /// What others issued and want back.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    pub(super) fn vault_leases(&self) -> VaultLeases {
+        self.vault_leases.clone()
     }
 
     /// Where what becomes of the credential of this name is recorded and counted.
