@@ -85,6 +85,12 @@ impl Leases {
         self.len() == 0
     }
 
+    /// How many of them nobody holds any more.
+    #[cfg(test)]
+    pub(super) fn dropped(&self) -> usize {
+        self.held().by_number.values().filter(|entry| entry.dropped_at.is_some()).count()
+    }
+
     /// Holds what `credential` was issued by this public identifier until `ends_at`.
     pub(super) fn hold(&self, credential: Arc<str>, id: Arc<str>, ends_at: Timestamp, give_back: GiveBack) -> Lease {
         let mut held = self.held();
@@ -113,7 +119,9 @@ impl Leases {
         let count = all.len();
         match tokio::time::timeout(longest, give_back(all)).await {
             Ok(()) => tracing::info!(count, "what others issued was given back"),
-            Err(_) => tracing::warn!(count, "not all that others issued could be given back in time; it ends by itself"),
+            Err(_) => {
+                tracing::warn!(count, "not all that others issued could be given back in time; it ends by itself")
+            }
         }
     }
 

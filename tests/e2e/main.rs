@@ -15,6 +15,7 @@ mod grpc;
 mod identify;
 mod keys;
 mod upstream_faults;
+mod vault;
 
 mod audit;
 mod audit_writer;

@@ -12,8 +12,7 @@ use crate::credential::{DatabaseSecret, KvSecret, Template, UserHeaders, VaultSe
 const SHORTEST_REFRESH: Duration = Duration::from_secs(10);
 const USUAL_REFRESH: Duration = Duration::from_secs(300);
 const LONGEST_REFRESH: Duration = Duration::from_secs(24 * 3600);
-const PATH_FORM: &str =
-    "segments of letters, digits, `-`, `_`, `.`, `@`, `:` and `|` between slashes, without `..` and without a slash at either end";
+const PATH_FORM: &str = "segments of letters, digits, `-`, `_`, `.`, `@`, `:` and `|` between slashes, without `..` and without a slash at either end";
 
 pub(super) fn vault(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Vault) -> Option<CredentialKind> {
     let address = scope.required(raw.address.as_ref(), name, "vault.address");

@@ -6,5 +6,6 @@ mod files;
 mod issuers;
 mod mechanisms;
 mod rules;
+mod vault;
 mod whole;
 pub(crate) mod world;

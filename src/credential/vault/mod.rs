@@ -181,7 +181,9 @@ impl CredentialSource for VaultSource {
         }
         match &self.0.secret {
             VaultSecret::Kv(secret) => {
-                key.part("engine", "kv").part("field", secret.field.as_bytes()).part("prefix", secret.prefix.as_bytes());
+                key.part("engine", "kv")
+                    .part("field", secret.field.as_bytes())
+                    .part("prefix", secret.prefix.as_bytes());
                 key.part("refresh", secret.refresh.as_secs().to_be_bytes());
             }
             VaultSecret::Database(_) => _ = key.part("engine", "database"),

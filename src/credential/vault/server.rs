@@ -246,7 +246,10 @@ mod tests {
     #[test]
     fn a_refusal_says_what_the_vault_says_and_whether_it_may_pass() {
         let role = told(400, r#"{"errors":["role \"x\" could not be found"]}"#);
-        assert_eq!(role, (false, false, r#"the vault answered 400 at `secret/data/app`: role "x" could not be found"#.to_owned()));
+        assert_eq!(
+            role,
+            (false, false, r#"the vault answered 400 at `secret/data/app`: role "x" could not be found"#.to_owned())
+        );
         let denied = told(403, "{\"errors\":[\"1 error occurred:\\n\\t* permission denied\\n\\n\"]}");
         assert!(denied.0 && !denied.1 && denied.2.ends_with("1 error occurred: * permission denied"), "{denied:?}");
         assert!(told(404, r#"{"errors":[]}"#).2.ends_with("there is nothing"));
