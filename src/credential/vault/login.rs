@@ -145,11 +145,18 @@ impl VaultLogin {
                 async move { login.log_in(&who).await }.boxed()
             })
         };
-        let found = self.cache.obtain(self.key(who), PATIENCE, &fetch).await?;
-        let headers = found.issued.proof.headers();
+        let key = self.key(who);
+        let mut issued = self.cache.obtain(key, PATIENCE, &fetch).await?.issued;
+        if issued.renew_at.is_some_and(|due| due <= self.server.clock.now()) {
+            // What it reads would end with it, too soon. Its successor is on the way, and nobody minds to wait: this is
+            // a fetch beside requests, or the first.
+            self.cache.drop_expired(&key, &issued.id);
+            issued = self.cache.obtain(key, PATIENCE, &fetch).await?.issued;
+        }
+        let headers = issued.proof.headers();
         let header = headers.first().map(|(_, value)| value.clone());
         let header = header.ok_or_else(|| SourceError::lasting(SourceError::UNREADABLE, "there is no token"))?;
-        Ok(LoginToken { header, ends_at: found.issued.expires_at, id: found.issued.id.clone() })
+        Ok(LoginToken { header, ends_at: issued.expires_at, id: issued.id.clone() })
     }
 
     /// A token in place of one that the vault refused, which may have ended there. `None` where it was issued a moment

@@ -11,9 +11,12 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::credential::source::Issued;
 use crate::credential::testing::{Asked, Caller};
-use crate::credential::{CredentialRequest, CredentialSource, Template};
+use crate::credential::{
+    CredentialProvider, EventUnwritten, Events, IssueEvent, IssuedCache, Outcome, PATIENCE, Remote, RemoteSettings,
+    Template,
+};
+use crate::telemetry::Metrics;
 use fake::{NAMESPACE, Vault, VaultWorld};
 
 fn text(issued: &Issued, name: &str) -> String {
@@ -142,6 +145,23 @@ async fn a_secret_never_outlives_the_token_that_it_was_read_by() {
     let now = world.clock.now();
     let issued = fetch(&world.source(kv("one")), &asked(), now).await.unwrap();
     assert!(issued.expires_at <= now.plus(Duration::from_secs(90)), "{:?}", issued.expires_at.since(now));
+}
+
+#[tokio::test]
+async fn a_token_reads_until_two_thirds_of_its_life_and_then_another_does() {
+    let world = VaultWorld::start().await;
+    world.vault.put("secret/data/one", json!({ "api_key": "s3cr3t" }));
+    world.vault.tokens_live(120);
+    let source = world.source(kv("one"));
+    fetch(&source, &asked(), world.clock.now()).await.unwrap();
+    world.advance(70);
+    fetch(&source, &asked(), world.clock.now()).await.unwrap();
+    assert_eq!(world.vault.logins(), 1);
+    world.advance(11);
+    let now = world.clock.now();
+    let issued = fetch(&source, &asked(), now).await.unwrap();
+    assert_eq!(world.vault.logins(), 2);
+    assert!(issued.expires_at >= now.plus(Duration::from_secs(120)), "{:?}", issued.expires_at.since(now));
 }
 
 #[tokio::test]
@@ -375,4 +395,38 @@ async fn a_user_that_cannot_be_used_is_given_back() {
     assert_eq!(world.all_leases.dropped(), 1);
     world.all_leases.end(Duration::from_secs(30)).await;
     assert!(world.vault.leases().is_empty());
+}
+
+/// The source behind the cache, with a record that takes events or does not.
+fn remote(world: &VaultWorld, record_is_full: bool) -> Remote<VaultSource> {
+    let source = Arc::into_inner(world.source(database(UserHeaders::Basic))).unwrap();
+    let record = move |_: &IssueEvent, _: &Outcome<'_>, _| if record_is_full { Err(EventUnwritten) } else { Ok(()) };
+    let events = Events::new(record, Metrics::new().credential("billing"));
+    let settings = RemoteSettings { name: "billing".into(), lifetime: None, patience: PATIENCE };
+    Remote::new(source, settings, IssuedCache::new(100, world.clock.clone()), events, world.clock.clone())
+}
+
+#[tokio::test]
+async fn a_credential_that_an_upstream_finds_expired_is_another_user_the_next_time() {
+    let world = VaultWorld::start().await;
+    let (remote, asked) = (remote(&world, false), asked());
+    let first = remote.issue(&asked.at(world.clock.now())).await.unwrap();
+    assert_eq!((first.kind, &*first.id), ("vault", "database/creds/app/1"));
+    world.advance(10);
+    assert_eq!(remote.issue(&asked.at(world.clock.now())).await.unwrap().id, first.id);
+    remote.drop_expired(&first);
+    let second = remote.issue(&asked.at(world.clock.now())).await.unwrap();
+    assert_eq!((&*second.id, world.vault.renewals()), ("database/creds/app/2", 0));
+    assert_eq!(world.all_leases.dropped(), 0, "a request still holds the first");
+    drop(first);
+    assert_eq!(world.all_leases.dropped(), 1);
+}
+
+#[tokio::test]
+async fn a_user_without_a_record_is_given_back() {
+    let world = VaultWorld::start().await;
+    let error = remote(&world, true).issue(&asked().at(world.clock.now())).await.unwrap_err();
+    assert_eq!(error.code, "audit_full");
+    let made = world.vault.leases().len();
+    assert_eq!((made > 0, world.all_leases.dropped()), (true, made));
 }
