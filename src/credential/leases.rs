@@ -20,8 +20,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Given back at once, at most.
 const AT_ONCE: usize = 16;
 
-/// Gives one thing back to its issuer.
-pub(super) type GiveBack = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), SourceError>> + Send>;
+/// Gives one thing back to its issuer. It may be asked to twice, when the process stops meanwhile.
+pub(super) type GiveBack = Arc<dyn Fn() -> BoxFuture<'static, Result<(), SourceError>> + Send + Sync>;
 
 /// Everything that is to be given back. Clones share it; it lives beside the snapshot, and so survives a reload. It
 /// holds no more than whoever keeps the [`Lease`]s does, and for a moment those that they let go.
@@ -40,6 +40,7 @@ struct Held {
     by_number: BTreeMap<u64, Entry>,
 }
 
+#[derive(Clone)]
 struct Entry {
     credential: Arc<str>,
     id: Arc<str>,
@@ -106,13 +107,18 @@ impl Leases {
             self.0.dropped.notified().await;
             tokio::time::sleep(GRACE).await;
             let ripe = |entry: &Entry| entry.dropped_at.is_some_and(|dropped| dropped.elapsed() >= GRACE);
-            give_back(self.taken(ripe)).await;
+            let ripe = self.live(ripe);
+            let numbers: Vec<u64> = ripe.iter().map(|(number, _)| *number).collect();
+            // They stay until they are given back: the end of the process may come before.
+            give_back(ripe).await;
+            self.held().by_number.retain(|number, _| !numbers.contains(number));
         }
     }
 
     /// Gives back everything, in `longest` at most. Call it when no request is served any more.
     pub async fn end(&self, longest: Duration) {
-        let all = self.taken(|_| true);
+        let all = self.live(|_| true);
+        self.held().by_number.clear();
         if all.is_empty() {
             return;
         }
@@ -125,14 +131,13 @@ impl Leases {
         }
     }
 
-    /// Takes out those that have not ended by themselves.
-    fn taken(&self, which: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+    /// Those that have not ended by themselves.
+    fn live(&self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Entry)> {
         let now = self.0.clock.now();
         let mut held = self.held();
-        let numbers: Vec<u64> =
-            held.by_number.iter().filter(|(_, entry)| which(entry)).map(|(number, _)| *number).collect();
-        let taken = numbers.iter().filter_map(|number| held.by_number.remove(number));
-        taken.filter(|entry| entry.ends_at > now).collect()
+        held.by_number.retain(|_, entry| entry.ends_at > now);
+        let chosen = held.by_number.iter().filter(|(_, entry)| which(entry));
+        chosen.map(|(number, entry)| (*number, entry.clone())).collect()
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -140,8 +145,8 @@ impl Leases {
     }
 }
 
-async fn give_back(entries: Vec<Entry>) {
-    let one = async |Entry { credential, id, give_back, .. }: Entry| match give_back().await {
+async fn give_back(entries: Vec<(u64, Entry)>) {
+    let one = async |(_, Entry { credential, id, give_back, .. }): (u64, Entry)| match give_back().await {
         Ok(()) => tracing::debug!(%credential, %id, "given back"),
         Err(error) => tracing::warn!(%credential, %id, %error, "could not be given back; it ends by itself"),
     };
@@ -196,9 +201,9 @@ mod tests {
 
         fn hold(&self, outcome: Result<(), SourceError>) -> Lease {
             let given_back = self.given_back.clone();
-            let give_back = Box::new(move || {
+            let give_back = Arc::new(move || {
                 given_back.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(outcome).boxed()
+                std::future::ready(outcome.clone()).boxed()
             });
             self.leases.hold("db".into(), "lease-1".into(), self.clock.now().plus(HOUR), give_back)
         }
@@ -241,11 +246,30 @@ mod tests {
     async fn an_issuer_that_does_not_answer_holds_up_no_end() {
         let world = World::new();
         let ends_at = world.clock.now().plus(HOUR);
-        let never = Box::new(|| std::future::pending().boxed());
+        let never = Arc::new(|| std::future::pending().boxed());
         let _held = world.leases.hold("db".into(), "lease-1".into(), ends_at, never);
         let began = Instant::now();
         world.leases.end(Duration::from_secs(5)).await;
         assert_eq!(began.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_on_its_way_back_when_the_process_stops_is_given_back_all_the_same() {
+        let world = World::new();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let first_hangs = Arc::new(move || match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => std::future::pending().boxed(),
+            _ => std::future::ready(Ok(())).boxed(),
+        });
+        let ends_at = world.clock.now().plus(HOUR);
+        let upkeep = tokio::spawn(world.leases.clone().look_after());
+        drop(world.leases.hold("db".into(), "lease-1".into(), ends_at, first_hangs));
+        tokio::time::sleep(GRACE * 2).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        upkeep.abort();
+        world.leases.end(HOUR).await;
+        assert_eq!((asked.load(Ordering::Relaxed), world.leases.is_empty()), (2, true));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,10 +18,7 @@ pub(super) fn vault(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Vault) 
     let address = scope.required(raw.address.as_ref(), name, "vault.address");
     let url = address.and_then(|address| text::secure_url(scope, address, "the vault's address"));
     let authorities = raw.authorities.as_ref().map(|path| scope.pem(path, "CERTIFICATE"));
-    let namespace = match &raw.namespace {
-        Some(namespace) => Some(path(scope, namespace)),
-        None => None,
-    };
+    let namespace = raw.namespace.as_ref().map(|namespace| path(scope, namespace));
     let login = scope.required(raw.login.as_ref(), name, "vault.login");
     let role = login.and_then(|login| scope.required(login.role.as_ref(), name, "login.role"));
     let role = role.and_then(|role| one_name(scope, role));

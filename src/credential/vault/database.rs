@@ -265,11 +265,8 @@ impl User {
 
 /// Revokes a lease by the token that it was issued by: that one ends no sooner.
 fn revocation(server: Arc<VaultServer>, token: LoginToken, id: Arc<str>) -> GiveBack {
-    Box::new(move || {
-        async move {
-            let body = json!({ "lease_id": &*id });
-            Ok(server.order("sys/leases/revoke", &token.header, &body).await?)
-        }
-        .boxed()
+    Arc::new(move || {
+        let (server, token, body) = (server.clone(), token.clone(), json!({ "lease_id": &*id }));
+        async move { Ok(server.order("sys/leases/revoke", &token.header, &body).await?) }.boxed()
     })
 }
