@@ -260,6 +260,13 @@ impl PathParameters {
     }
 }
 
+#[cfg(test)]
+impl<'a> FromIterator<(&'a str, &'a str)> for PathParameters {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(caught: I) -> Self {
+        Self(caught.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect())
+    }
+}
+
 /// A request's route, its one target, and what the path pattern caught.
 #[derive(Clone, Debug)]
 pub struct RouteMatch {

@@ -2,6 +2,7 @@
 
 mod clouds;
 mod credentials;
+mod vault;
 
 pub use clouds::{
     AzureCredential, AzureHost, AzureOrigin, GcpCredential, GcpEndpoint, GcpFederation, GcpOrigin, GcpProof,
@@ -26,6 +27,8 @@ use super::secrets::SecretValue;
 use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;
+
+pub use vault::{VaultCredential, VaultSubject};
 
 /// A claim's path and the values of which any will do.
 pub type ClaimRule = (String, Vec<Value>);

@@ -14,6 +14,7 @@ mod gcp;
 mod identity_headers;
 mod key_ring;
 mod keys;
+mod leases;
 mod none;
 mod oauth;
 mod remote;
@@ -25,6 +26,7 @@ mod template;
 #[cfg(test)]
 mod testing;
 mod token_endpoint;
+mod vault;
 mod verdict;
 
 pub use assertion::{
@@ -50,6 +52,7 @@ pub use gcp::{
 pub use identity_headers::{HeaderLines, IdentityHeaderCache, MOST_VALUE_BYTES, PlainIdentity};
 pub use key_ring::{KeyChange, Rotation};
 pub use keys::{KeyError, SHORTEST_ROTATION, SigningKeys};
+pub use leases::Leases;
 pub use none::NoCredential;
 pub use oauth::{Actor, OauthGrant, OauthSettings, OauthSource, Subject};
 pub use remote::{PATIENCE, Remote, RemoteSettings};
@@ -61,6 +64,10 @@ pub use source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceE
 pub use subject_token::{SubjectClaims, SubjectTokens};
 pub use template::{Template, TemplateError, ValueError, Variable, is_plain};
 pub use token_endpoint::{ClientAuthentication, Form, IssuedToken, TokenEndpoint};
+pub use vault::{
+    DatabaseSecret, KvSecret, UserHeaders, VaultLeases, VaultLogin, VaultSecret, VaultServer, VaultSettings,
+    VaultSource, VaultSubject, is_vault_path,
+};
 pub use verdict::{Verdict, judge};
 
 use std::fmt;

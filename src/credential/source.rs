@@ -57,6 +57,9 @@ pub trait CredentialSource: Send + Sync + fmt::Debug + 'static {
     /// Names of every header that it may set.
     fn headers(&self) -> Vec<HeaderName>;
 
+    /// The upstream says that what has this public identifier has expired. What is issued next is not that again.
+    fn dropped(&self, _id: &str) {}
+
     /// Writes what of its own settings tells its credentials from those of another: whom it asks, and as whom.
     fn digest(&self, digest: &mut KeyDigest);
 }

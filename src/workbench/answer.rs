@@ -176,6 +176,10 @@ impl Forwarded {
             Some(CredentialKind::Azure(azure)) => {
                 forwarded.credential_header = Some(azure.header.to_string());
             }
+            Some(CredentialKind::Vault(vault)) => {
+                let names: Vec<_> = vault.secret.headers().iter().map(ToString::to_string).collect();
+                forwarded.credential_header = Some(names.join(", "));
+            }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_header = Some(header.to_string());
             }

@@ -18,6 +18,7 @@ mod grpc;
 mod identify;
 mod keys;
 mod upstream_faults;
+mod vault;
 
 mod audit;
 mod audit_writer;

@@ -1,6 +1,6 @@
 //! What the rest of a configuration has to know of a credential, whatever its kind.
 
-use super::{aws, azure, gcp, oauth};
+use super::{aws, azure, gcp, oauth, vault};
 use crate::config::placed::Placed;
 use crate::config::raw;
 
@@ -11,6 +11,7 @@ pub(super) fn signs(raw: &raw::Credential) -> bool {
         || raw.aws.as_ref().is_some_and(aws::signs)
         || raw.gcp.as_ref().is_some_and(gcp::signs)
         || raw.azure.as_ref().is_some_and(azure::signs)
+        || raw.vault.as_ref().is_some_and(vault::signs)
 }
 
 /// Whether it is made of the caller's own token.
@@ -19,10 +20,19 @@ pub(super) fn takes_callers_token(raw: &raw::Credential) -> bool {
         || raw.aws.as_ref().is_some_and(aws::takes_callers_token)
         || raw.gcp.as_ref().is_some_and(gcp::takes_callers_token)
         || raw.azure.as_ref().is_some_and(azure::takes_callers_token)
+        || raw.vault.as_ref().is_some_and(vault::takes_callers_token)
+}
+
+/// Every header that carries a part of it.
+pub(super) fn headers(raw: &raw::Credential) -> Vec<&str> {
+    match &raw.vault {
+        Some(raw) => vault::headers(raw),
+        None => header(raw).into_iter().collect(),
+    }
 }
 
 /// The header that carries it, as it is written or by default.
-pub(super) fn header(raw: &raw::Credential) -> Option<&str> {
+fn header(raw: &raw::Credential) -> Option<&str> {
     const AUTHORIZATION: &str = "Authorization";
     if let Some(raw) = &raw.signed_assertion {
         return Some(raw.header.as_ref().map_or(AUTHORIZATION, |header| header.as_str()));
@@ -44,5 +54,6 @@ pub(super) fn header(raw: &raw::Credential) -> Option<&str> {
 pub(super) fn templates(raw: &raw::Credential) -> Vec<&Placed<String>> {
     let mut texts = raw.aws.as_ref().map(aws::templates).unwrap_or_default();
     texts.extend(raw.gcp.as_ref().and_then(|raw| raw.token_subject.as_ref()));
+    texts.extend(raw.vault.as_ref().map(vault::templates).unwrap_or_default());
     texts
 }

@@ -19,6 +19,7 @@ mod routes;
 mod text;
 mod traps;
 mod upstreams;
+mod vault;
 
 use std::sync::Arc;
 

@@ -115,7 +115,9 @@ impl<'a> Routes<'a> {
         let pass_authorization = raw.pass_authorization.as_ref().map(|reasoned| scope.reason(reasoned));
         let identity_headers = raw.identity_headers.as_ref().map(|raw| route_parts::identity_headers(scope, raw));
         if let Some(credential) = credential {
-            self.headers_meet(scope, raw, credential, identity_headers.as_ref());
+            for header in self.credential(credential).map(credential_traits::headers).unwrap_or_default() {
+                header_meets(scope, raw, (credential, header), identity_headers.as_ref());
+            }
             self.caller_token(scope, raw, credential);
             self.caught(scope, raw, credential);
         }
@@ -287,39 +289,6 @@ impl<'a> Routes<'a> {
         }
     }
 
-    /// Refuses a header of the route that its credential would write over.
-    fn headers_meet(
-        &self,
-        scope: &Scope<'_>,
-        raw: &raw::Route,
-        credential: &Placed<String>,
-        identity: Option<&IdentityHeaders>,
-    ) {
-        let Some(header) = self.credential(credential).and_then(credential_traits::header) else { return };
-        if let Some(pass) = &raw.pass_authorization
-            && header.eq_ignore_ascii_case("authorization")
-        {
-            let message = format!("credential `{}` takes the place of the caller's `Authorization`", credential.value);
-            let help = "give the credential another `header`, or remove `pass_authorization`";
-            scope.refuse("header_twice", pass.place, message, help);
-        }
-        let (Some(named), Some(checked)) = (&raw.identity_headers, identity) else { return };
-        // `-` and `_` are one character to many upstreams.
-        let alike = |name: &HeaderName| name.as_str().eq_ignore_ascii_case(&header.replace('_', "-"));
-        for (text, name) in [
-            (&named.subject, &checked.subject),
-            (&named.issuer, &checked.issuer),
-            (&named.email, &checked.email),
-            (&named.groups, &checked.groups),
-            (&named.roles, &checked.roles),
-        ] {
-            let Some(name) = name.as_ref().filter(|name| alike(name)) else { continue };
-            let (place, written) = text.as_ref().map_or((credential.place, name.as_str()), |text| (text.place, text));
-            let message = format!("credential `{}` has the header `{written}` already", credential.value);
-            scope.refuse("header_twice", place, message, "give one of them another name");
-        }
-    }
-
     fn login(&self, scope: &Scope<'_>, raw: &raw::Route) -> crate::route::LoginRequirement {
         let Some(login) = &raw.login else { return Default::default() };
         if let Some(issuer) = &login.issuer
@@ -338,6 +307,37 @@ impl<'a> Routes<'a> {
             }
         }
         route_parts::login(scope, login)
+    }
+}
+
+/// Refuses a header of the route that its credential would write over.
+fn header_meets(
+    scope: &Scope<'_>,
+    raw: &raw::Route,
+    (credential, header): (&Placed<String>, &str),
+    identity: Option<&IdentityHeaders>,
+) {
+    if let Some(pass) = &raw.pass_authorization
+        && header.eq_ignore_ascii_case("authorization")
+    {
+        let message = format!("credential `{}` takes the place of the caller's `Authorization`", credential.value);
+        let help = "give the credential another `header`, or remove `pass_authorization`";
+        scope.refuse("header_twice", pass.place, message, help);
+    }
+    let (Some(named), Some(checked)) = (&raw.identity_headers, identity) else { return };
+    // `-` and `_` are one character to many upstreams.
+    let alike = |name: &HeaderName| name.as_str().eq_ignore_ascii_case(&header.replace('_', "-"));
+    for (text, name) in [
+        (&named.subject, &checked.subject),
+        (&named.issuer, &checked.issuer),
+        (&named.email, &checked.email),
+        (&named.groups, &checked.groups),
+        (&named.roles, &checked.roles),
+    ] {
+        let Some(name) = name.as_ref().filter(|name| alike(name)) else { continue };
+        let (place, written) = text.as_ref().map_or((credential.place, name.as_str()), |text| (text.place, text));
+        let message = format!("credential `{}` has the header `{written}` already", credential.value);
+        scope.refuse("header_twice", place, message, "give one of them another name");
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::clouds::{AzureCredential, GcpCredential};
+use super::vault::VaultCredential;
 use crate::config::faults::Declared;
 use crate::credential::{SessionPolicy, Template};
 use crate::secret::Secret;
@@ -40,6 +41,8 @@ pub enum CredentialKind {
     Gcp(Box<GcpCredential>),
     /// A token of Microsoft Entra ID.
     Azure(Box<AzureCredential>),
+    /// A secret of a vault.
+    Vault(Box<VaultCredential>),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.
@@ -66,6 +69,7 @@ impl CredentialKind {
             Self::Aws(_) => "aws",
             Self::Gcp(_) => "gcp",
             Self::Azure(_) => "azure",
+            Self::Vault(_) => "vault",
             Self::Fixed { .. } => "fixed",
             Self::None { .. } => "none",
         }

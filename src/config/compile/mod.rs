@@ -26,6 +26,8 @@ mod stated;
 
 mod upstreams;
 
+mod vault;
+
 #[cfg(test)]
 mod tests;
 

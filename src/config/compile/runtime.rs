@@ -11,8 +11,8 @@ use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
 use crate::credential::{
-    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Outcome,
-    SigningKeys,
+    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Leases, Outcome,
+    SigningKeys, VaultLeases,
 };
 use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
@@ -50,6 +50,8 @@ pub struct Runtime {
     issued: IssuedCache,
     /// `None` where nothing is served.
     audit: Option<Audit>,
+    leases: Leases,
+    vault_leases: VaultLeases,
     signing_keys: Option<Arc<SigningKeys>>,
     login_state: Option<Arc<LoginState>>,
     key_stores: Mutex<Kept<KeyStore>>,
@@ -113,6 +115,7 @@ impl Runtime {
             login_state = Some(LoginState::open(LoginStateSettings::new(directory.clone()), clock.clone(), events)?);
         }
         let issued = IssuedCache::new(CACHED_ISSUED, clock.clone());
+        let leases = Leases::new(clock.clone());
         Ok(Self {
             clock,
             metrics,
@@ -122,6 +125,8 @@ impl Runtime {
             identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIAL_BYTES),
             issued,
             audit: Some(audit.clone()),
+            vault_leases: VaultLeases::new(leases.clone()),
+            leases,
             signing_keys,
             login_state,
             key_stores: Mutex::default(),
@@ -133,6 +138,7 @@ impl Runtime {
     #[must_use]
     pub fn of_nothing() -> Self {
         let clock = Clock::system();
+        let leases = Leases::new(clock.clone());
         Self {
             metrics: Arc::new(Metrics::new()),
             role_uses: Arc::new(RoleUses::new(0)),
@@ -141,6 +147,8 @@ impl Runtime {
             identity_headers: IdentityHeaderCache::new(0),
             issued: IssuedCache::new(0, clock.clone()),
             audit: None,
+            vault_leases: VaultLeases::new(leases.clone()),
+            leases,
             signing_keys: None,
             login_state: None,
             key_stores: Mutex::default(),
@@ -218,6 +226,16 @@ impl Runtime {
 
     pub(super) fn issued(&self) -> IssuedCache {
         self.issued.clone()
+    }
+
+    /// What others issued and want back.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    pub(super) fn vault_leases(&self) -> VaultLeases {
+        self.vault_leases.clone()
     }
 
     /// Where what becomes of the credential of this name is recorded and counted.

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Aws, Azure, ClientCredentials, Gcp, JwtBearer, Reasoned, TokenExchange};
+use super::{Aws, Azure, ClientCredentials, Gcp, JwtBearer, Reasoned, TokenExchange, Vault};
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
@@ -26,6 +26,8 @@ pub struct Credential {
     pub gcp: Option<Gcp>,
     /// A token of Microsoft Entra ID.
     pub azure: Option<Azure>,
+    /// A secret of HashiCorp Vault or OpenBao.
+    pub vault: Option<Vault>,
     /// A secret that is the same for every caller.
     pub fixed: Option<Fixed>,
     /// Nothing.

@@ -15,6 +15,7 @@ mod oauth;
 mod roles;
 mod routes;
 mod upstreams;
+mod vault;
 
 pub use admin::Admin;
 pub use audit::{Audit, AuditDestination, AuditFile, AuditMode, WhenFull};
@@ -37,6 +38,7 @@ pub use routes::{
     Accept, Evidence, IdentityHeaders, Origins, PathMode, Rate, Route, RouteLimits, RouteLogin, RouteRates,
 };
 pub use upstreams::{Ejection, Protocol, Upstream, UpstreamTimeouts, UpstreamTls};
+pub use vault::{Vault, VaultDatabase, VaultKv, VaultLogin, VaultSubject, VaultUserHeaders};
 
 use std::borrow::Cow;
 
