@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::faults::{Declared, SourceFile};
 use super::secrets::SecretValue;
-use crate::credential::{SessionPolicy, Template};
+use crate::credential::{CertificateAuthority, ClientIdentity, SessionPolicy, Template, UriTemplate};
 use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;
@@ -302,6 +302,8 @@ pub enum CredentialKind {
     Oauth(Box<OauthCredential>),
     /// Keys of an AWS role session.
     Aws(Box<AwsCredential>),
+    /// A client certificate.
+    Mtls(MtlsCredential),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.
@@ -316,6 +318,33 @@ pub enum CredentialKind {
         /// Why.
         reason: String,
     },
+}
+
+/// A client certificate that the connection to the upstream shows.
+#[derive(Clone, Debug)]
+pub enum MtlsCredential {
+    /// The same for every caller.
+    Files {
+        /// PEM file of its chain, leaf first.
+        certificate: PathBuf,
+        /// PEM file of its key.
+        key: PathBuf,
+    },
+    /// One for each principal.
+    Authority(Box<MtlsAuthority>),
+}
+
+/// Client certificates that are minted here.
+#[derive(Clone, Debug)]
+pub struct MtlsAuthority {
+    /// Who signs them; it was tried out.
+    pub authority: Arc<CertificateAuthority>,
+    /// The URI that names the holder.
+    pub uri: UriTemplate,
+    /// The subject's common name.
+    pub common_name: Option<Template>,
+    /// How long one lives.
+    pub lifetime: Duration,
 }
 
 /// Keys of an AWS role session.
@@ -446,6 +475,13 @@ pub enum OauthClient {
         id: String,
         /// `aud` of its assertions; `None` is the token endpoint.
         audience: Option<String>,
+    },
+    /// `tls_client_auth`
+    TlsClientAuth {
+        /// Client id.
+        id: String,
+        /// What the token endpoint is shown.
+        certificate: ClientIdentity,
     },
     /// `none`
     Public {

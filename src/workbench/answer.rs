@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::config::checked::{Checked, CredentialKind, RouteSettings};
+use crate::config::checked::{Checked, CredentialKind, MtlsCredential, RouteSettings};
 use crate::policy::Explanation;
 use crate::route::{Access, PathMode};
 
@@ -172,6 +172,12 @@ impl Forwarded {
             Some(CredentialKind::Aws(_)) => {
                 forwarded.credential_kind = "aws";
                 forwarded.credential_header = Some(http::header::AUTHORIZATION.to_string());
+            }
+            Some(CredentialKind::Mtls(mtls)) => {
+                forwarded.credential_kind = "mtls";
+                if let MtlsCredential::Authority(authority) = mtls {
+                    forwarded.lifetime_seconds = Some(authority.lifetime.as_secs());
+                }
             }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_kind = "fixed";

@@ -1,6 +1,6 @@
 //! What the rest of a configuration has to know of a credential, whatever its kind.
 
-use super::{aws, oauth};
+use super::{aws, mtls, oauth};
 use crate::config::placed::Placed;
 use crate::config::raw;
 
@@ -31,5 +31,11 @@ pub(super) fn header(raw: &raw::Credential) -> Option<&str> {
 
 /// Every text of it that is filled from the request.
 pub(super) fn templates(raw: &raw::Credential) -> Vec<&Placed<String>> {
-    raw.aws.as_ref().map(aws::templates).unwrap_or_default()
+    let aws = raw.aws.iter().flat_map(aws::templates);
+    aws.chain(raw.mtls.iter().flat_map(mtls::templates)).collect()
+}
+
+/// Whether it is a certificate that the connection to the upstream shows.
+pub(super) fn is_certificate(raw: &raw::Credential) -> bool {
+    raw.mtls.is_some()
 }

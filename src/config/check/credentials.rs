@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 
 use super::desk::Scope;
-use super::{aws, oauth, text};
+use super::{aws, mtls, oauth, text};
 use crate::config::checked::{Credential, CredentialKind};
 use crate::config::placed::Placed;
 use crate::config::raw;
@@ -33,13 +33,14 @@ fn kind(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Credential) -> Opti
         raw.token_exchange.is_some(),
         raw.jwt_bearer.is_some(),
         raw.aws.is_some(),
+        raw.mtls.is_some(),
         raw.fixed.is_some(),
         raw.none.is_some(),
     ];
     if kinds.iter().filter(|given| **given).count() != 1 {
         let message = format!("credential `{}` is not of exactly one kind", name.value);
         let help = "name exactly one of `signed_assertion`, `client_credentials`, `token_exchange`, `jwt_bearer`, `aws`, \
-                    `fixed` and `none`";
+                    `mtls`, `fixed` and `none`";
         scope.refuse("credential_kind", name.place, message, help);
         return None;
     }
@@ -57,6 +58,9 @@ fn kind(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Credential) -> Opti
     }
     if let Some(raw) = &raw.aws {
         return aws::aws(scope, name, raw);
+    }
+    if let Some(raw) = &raw.mtls {
+        return mtls::mtls(scope, name, raw);
     }
     if let Some(raw) = &raw.fixed {
         return fixed(scope, name, raw);

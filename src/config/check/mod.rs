@@ -7,6 +7,7 @@ mod desk;
 mod issuers;
 mod listeners;
 mod mechanisms;
+mod mtls;
 mod names;
 mod oauth;
 mod roles;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::runtime::Runtime;
-use super::{Note, aws, oauth};
+use super::{Note, aws, mtls, oauth};
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
 use crate::credential::{
     Algorithm, AssertionSettings, CredentialProvider, Documents, FixedSecret, FixedSecretSettings, NoCredential,
@@ -75,6 +75,10 @@ pub(super) fn provider(
         },
         CredentialKind::Aws(configured) => match aws::provider(checked, &name, configured, runtime) {
             Ok(provider) => Some(Arc::new(provider)),
+            Err(error) => failed(error),
+        },
+        CredentialKind::Mtls(configured) => match mtls::provider(&name, configured, runtime) {
+            Ok(provider) => Some(provider),
             Err(error) => failed(error),
         },
         CredentialKind::Fixed { header, file, prefix } => {

@@ -15,6 +15,8 @@ mod issuers;
 
 mod listeners;
 
+mod mtls;
+
 mod oauth;
 
 mod runtime;

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Aws, ClientCredentials, JwtBearer, Reasoned, TokenExchange};
+use super::{Aws, ClientCredentials, JwtBearer, Mtls, Reasoned, TokenExchange};
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
@@ -20,6 +20,8 @@ pub struct Credential {
     pub jwt_bearer: Option<JwtBearer>,
     /// Keys of an AWS role session, by which requests are signed.
     pub aws: Option<Aws>,
+    /// A client certificate that the connection itself shows.
+    pub mtls: Option<Mtls>,
     /// A secret that is the same for every caller.
     pub fixed: Option<Fixed>,
     /// Nothing.

@@ -9,6 +9,7 @@ mod aws;
 mod credentials;
 mod issuers;
 mod listeners;
+mod mtls;
 mod oauth;
 mod roles;
 mod routes;
@@ -24,6 +25,7 @@ pub use issuers::{
 pub use listeners::{
     ClientCertificateMode, ClientCertificates, Limits, Listener, ListenerTls, ProxyProtocol, ServerCertificate,
 };
+pub use mtls::{Mtls, MtlsAuthority, MtlsFiles};
 pub use oauth::{
     ClientCredentials, JwtBearer, OauthClient, OauthClientAuthentication, OauthSubject, TokenEndpoint, TokenExchange,
 };

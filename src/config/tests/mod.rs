@@ -5,6 +5,7 @@ pub(crate) mod examples;
 mod files;
 mod issuers;
 mod mechanisms;
+mod mtls;
 mod rules;
 mod whole;
 pub(crate) mod world;
