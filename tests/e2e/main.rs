@@ -14,6 +14,7 @@ mod forward;
 mod grpc;
 mod identify;
 mod keys;
+mod mtls;
 mod upstream_faults;
 
 mod audit;
