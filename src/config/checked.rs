@@ -2,6 +2,7 @@
 
 mod clouds;
 mod credentials;
+mod mtls;
 mod vault;
 
 pub use clouds::{
@@ -28,6 +29,7 @@ use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;
 
+pub use mtls::{MtlsAuthority, MtlsCredential};
 pub use vault::{VaultCredential, VaultSubject};
 
 /// A claim's path and the values of which any will do.

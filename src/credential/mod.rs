@@ -6,6 +6,8 @@ mod azure;
 mod bearer;
 mod cache;
 mod caller_cache;
+mod certificate_authority;
+mod certificate_files;
 mod documents;
 mod event;
 mod exchange;
@@ -15,9 +17,11 @@ mod identity_headers;
 mod key_ring;
 mod keys;
 mod leases;
+mod mtls;
 mod none;
 mod oauth;
 mod remote;
+mod reread;
 mod signing_key;
 mod sigv4;
 mod source;
@@ -42,6 +46,10 @@ pub use azure::{
 };
 pub use cache::IssuedCache;
 pub use caller_cache::CallerCache;
+pub use certificate_authority::{
+    AuthorityError, CertificateAuthority, LONGEST_COMMON_NAME, LONGEST_LEAF, Leaf, SHORTEST_LEAF,
+};
+pub use certificate_files::{CertificateFiles, CertificateFilesSettings};
 pub use documents::Documents;
 pub use event::{EventUnwritten, Events, IssueEvent, Outcome};
 pub use fixed::{FixedSecret, FixedSecretSettings, KEPT_WITHOUT_FILE, LARGEST_SECRET_BYTES};
@@ -53,6 +61,7 @@ pub use identity_headers::{HeaderLines, IdentityHeaderCache, MOST_VALUE_BYTES, P
 pub use key_ring::{KeyChange, Rotation};
 pub use keys::{KeyError, SHORTEST_ROTATION, SigningKeys};
 pub use leases::Leases;
+pub use mtls::{LONGEST_URI, MtlsSettings, MtlsSource, UriTemplate, UriTemplateError};
 pub use none::NoCredential;
 pub use oauth::{Actor, OauthGrant, OauthSettings, OauthSource, Subject};
 pub use remote::{PATIENCE, Remote, RemoteSettings};
@@ -77,6 +86,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, header};
+
+pub use crate::outbound::{ClientIdentity, ClientIdentityError};
 
 use crate::clock::Timestamp;
 use crate::policy::Grant;
@@ -108,6 +119,8 @@ pub enum Proof {
     Headers(Arc<[(HeaderName, HeaderValue)]>),
     /// Keys by which the request is signed.
     AwsKeys(Arc<AwsSigner>),
+    /// A certificate that the connection itself shows.
+    Certificate(Arc<ClientIdentity>),
 }
 
 impl Proof {
@@ -122,7 +135,7 @@ impl Proof {
     pub fn headers(&self) -> Arc<[(HeaderName, HeaderValue)]> {
         match self {
             Self::Headers(headers) => headers.clone(),
-            Self::AwsKeys(_) => Arc::default(),
+            Self::AwsKeys(_) | Self::Certificate(_) => Arc::default(),
         }
     }
 
@@ -130,8 +143,17 @@ impl Proof {
     #[must_use]
     pub fn signer(&self) -> Option<&Arc<AwsSigner>> {
         match self {
-            Self::Headers(_) => None,
+            Self::Headers(_) | Self::Certificate(_) => None,
             Self::AwsKeys(signer) => Some(signer),
+        }
+    }
+
+    /// What the connection is opened as.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Arc<ClientIdentity>> {
+        match self {
+            Self::Headers(_) | Self::AwsKeys(_) => None,
+            Self::Certificate(identity) => Some(identity),
         }
     }
 }
@@ -141,6 +163,7 @@ impl fmt::Debug for Proof {
         match self {
             Self::Headers(headers) => formatter.debug_list().entries(headers.iter().map(|(name, _)| name)).finish(),
             Self::AwsKeys(signer) => signer.fmt(formatter),
+            Self::Certificate(identity) => identity.fmt(formatter),
         }
     }
 }
@@ -301,6 +324,14 @@ pub enum SettingsError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, without any of its text.
+        detail: String,
+    },
+    /// The files hold no client certificate that can be shown.
+    #[error("no client certificate in `{}`: {detail}", .path.display())]
+    Certificate {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong with it or its key, without any of their text.
         detail: String,
     },
     /// The prefix does not fit a header.

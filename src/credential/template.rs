@@ -3,6 +3,7 @@
 //! A value is put in only if every character of it is one that the place allows, so that no value can say more than a
 //! value.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub enum Variable {
     Route,
     /// `environment`
     Environment,
+    /// `roles`: the names of the roles that are held, sorted, with commas between them.
+    Roles,
     /// `claim.NAME`, by the path of the claim.
     Claim(ClaimPath),
     /// `path.NAME`: what the route's pattern caught, decoded.
@@ -83,6 +86,7 @@ impl fmt::Display for Variable {
             Self::Email => formatter.write_str("principal.email"),
             Self::Route => formatter.write_str("route"),
             Self::Environment => formatter.write_str("environment"),
+            Self::Roles => formatter.write_str("roles"),
             Self::Claim(path) => write!(formatter, "claim.{}", path.as_str()),
             Self::Path(name) => write!(formatter, "path.{name}"),
         }
@@ -91,7 +95,7 @@ impl fmt::Display for Variable {
 
 impl Variable {
     /// What a template may name, for messages.
-    pub const KNOWN: &'static str = "`principal.id`, `principal.subject`, `principal.issuer`, `principal.email`, `route`, `environment`, `claim.NAME` and `path.NAME`";
+    pub const KNOWN: &'static str = "`principal.id`, `principal.subject`, `principal.issuer`, `principal.email`, `route`, `environment`, `roles`, `claim.NAME` and `path.NAME`";
 
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -101,6 +105,7 @@ impl Variable {
             "principal.email" => Self::Email,
             "route" => Self::Route,
             "environment" => Self::Environment,
+            "roles" => Self::Roles,
             _ => match name.split_once('.') {
                 Some(("claim", path)) => Self::Claim(ClaimPath::parse(path).ok()?),
                 Some(("path", name)) if !name.is_empty() => Self::Path(name.into()),
@@ -109,9 +114,9 @@ impl Variable {
         })
     }
 
-    /// Whether two callers of one route may have two values.
+    /// Whether two callers of one route may have two values. Roles tell sets of callers apart, and no more.
     fn tells_callers_apart(&self) -> bool {
-        !matches!(self, Self::Route | Self::Environment | Self::Path(_))
+        !matches!(self, Self::Route | Self::Environment | Self::Roles | Self::Path(_))
     }
 
     fn value(&self, ask: &Ask<'_>) -> Result<String, ValueError> {
@@ -124,6 +129,10 @@ impl Variable {
             Self::Email => principal.email.clone().ok_or_else(absent)?,
             Self::Route => route.name.to_string(),
             Self::Environment => route.environment.to_string(),
+            Self::Roles => {
+                let names: BTreeSet<&str> = ask.grant.roles().iter().map(|held| &*held.role).collect();
+                names.into_iter().collect::<Vec<_>>().join(",")
+            }
             Self::Claim(path) => match path.find(&principal.claims).ok_or_else(absent)? {
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
@@ -199,6 +208,19 @@ impl Template {
     /// # Errors
     /// [`ValueError`].
     pub fn fill(&self, ask: &Ask<'_>, allowed: impl Fn(char) -> bool) -> Result<Arc<str>, ValueError> {
+        self.fill_with(ask, allowed, |value| value)
+    }
+
+    /// The same, with each value as `written` writes it.
+    ///
+    /// # Errors
+    /// [`ValueError`].
+    pub fn fill_with(
+        &self,
+        ask: &Ask<'_>,
+        allowed: impl Fn(char) -> bool,
+        written: impl Fn(String) -> String,
+    ) -> Result<Arc<str>, ValueError> {
         let mut text = String::new();
         for part in &self.0 {
             match part {
@@ -214,7 +236,7 @@ impl Template {
                     if !value.chars().all(&allowed) {
                         return Err(ValueError::Character(variable.to_string()));
                     }
-                    text.push_str(&value);
+                    text.push_str(&written(value));
                 }
             }
         }

@@ -55,6 +55,13 @@ pub enum ClientAuthentication {
         /// The keys.
         tokens: SubjectTokens,
     },
+    /// `tls_client_auth` (RFC 8705 section 2.1): the connection of [`TokenEndpoint::client`] shows a certificate.
+    TlsClientAuth {
+        /// Client id.
+        id: String,
+        /// SHA-256 of the certificate.
+        fingerprint: [u8; 32],
+    },
     /// `none`, by its id alone.
     Public {
         /// Client id.
@@ -68,9 +75,11 @@ impl ClientAuthentication {
     pub fn client_id(&self) -> Option<&str> {
         match self {
             Self::None => None,
-            Self::Basic { id, .. } | Self::Post { id, .. } | Self::PrivateKeyJwt { id, .. } | Self::Public { id } => {
-                Some(id)
-            }
+            Self::Basic { id, .. }
+            | Self::Post { id, .. }
+            | Self::PrivateKeyJwt { id, .. }
+            | Self::TlsClientAuth { id, .. }
+            | Self::Public { id } => Some(id),
         }
     }
 
@@ -82,6 +91,7 @@ impl ClientAuthentication {
             Self::Basic { .. } => "client_secret_basic",
             Self::Post { .. } => "client_secret_post",
             Self::PrivateKeyJwt { .. } => "private_key_jwt",
+            Self::TlsClientAuth { .. } => "tls_client_auth",
         }
     }
 }
@@ -207,6 +217,10 @@ impl TokenEndpoint {
         {
             digest.part("client_secret", secret.expose());
         }
+        // A token may be bound to the certificate that it was given to (RFC 8705 section 3).
+        if let ClientAuthentication::TlsClientAuth { fingerprint, .. } = &self.authentication {
+            digest.part("client_certificate", fingerprint);
+        }
     }
 
     /// Asks for a token.
@@ -241,7 +255,9 @@ impl TokenEndpoint {
                 form.push("client_assertion_type", JWT_BEARER_ASSERTION);
                 form.push("client_assertion", assertion.expose());
             }
-            ClientAuthentication::Public { id } => form.push("client_id", id),
+            ClientAuthentication::Public { id } | ClientAuthentication::TlsClientAuth { id, .. } => {
+                form.push("client_id", id);
+            }
         }
         let request = request.body(form.bytes());
         let request =

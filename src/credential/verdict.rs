@@ -36,6 +36,11 @@ pub enum Verdict {
 pub async fn judge(proof: &Proof, answer: Response<Body>, now: Timestamp) -> (Verdict, Response<Body>) {
     match proof {
         Proof::Headers(_) => (of_token(answer.status(), answer.headers()), answer),
+        // The handshake took it; what remains is whether its holder may do this.
+        Proof::Certificate(_) => match answer.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (Verdict::Refused(None), answer),
+            _ => (Verdict::Good, answer),
+        },
         Proof::AwsKeys(signer) => {
             let refused = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
             if refused.contains(&answer.status()) {

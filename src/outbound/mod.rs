@@ -3,9 +3,12 @@
 //! Every exchange has a deadline and a size limit, follows no redirect and reads no proxy settings from the
 //! environment. A redirect is an error, for it could lead to an address that nobody configured.
 
+mod client_identity;
 mod connector;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use client_identity::{ClientIdentity, ClientIdentityError, fingerprint, hexadecimal, validity};
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -44,6 +47,8 @@ pub enum PlainHttp {
 pub struct OutboundSettings {
     /// PEM certificates of the authorities that are trusted; `None`: the system's.
     pub authorities_pem: Option<Vec<u8>>,
+    /// The certificate that servers which ask for one are shown.
+    pub client_certificate: Option<ClientIdentity>,
     /// From the first byte of the request to the last of the answer.
     pub total_deadline: Duration,
     /// For name lookup, TCP and TLS together.
@@ -58,6 +63,7 @@ impl Default for OutboundSettings {
     fn default() -> Self {
         Self {
             authorities_pem: None,
+            client_certificate: None,
             total_deadline: Duration::from_secs(5),
             connect_deadline: Duration::from_secs(3),
             response_limit_bytes: 512 * 1024,
@@ -130,9 +136,7 @@ impl OutboundClient {
     /// # Errors
     /// [`OutboundError::Authorities`].
     pub fn new(settings: &OutboundSettings) -> Result<Self, OutboundError> {
-        let connector =
-            Connector::new(settings.authorities_pem.as_deref(), settings.connect_deadline, settings.plain_http)
-                .map_err(OutboundError::Authorities)?;
+        let connector = Connector::new(settings).map_err(OutboundError::Authorities)?;
         let client = Client::builder(TokioExecutor::new())
             // A connection that the other side may be closing is no place for a code or a refresh token, which can be
             // sent once only. Exchanges are rare: each has a connection of its own.

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::config::checked::{Checked, CredentialKind, RouteSettings};
+use crate::config::checked::{Checked, CredentialKind, MtlsCredential, RouteSettings};
 use crate::policy::Explanation;
 use crate::route::{Access, PathMode};
 
@@ -179,6 +179,11 @@ impl Forwarded {
             Some(CredentialKind::Vault(vault)) => {
                 let names: Vec<_> = vault.secret.headers().iter().map(ToString::to_string).collect();
                 forwarded.credential_header = Some(names.join(", "));
+            }
+            Some(CredentialKind::Mtls(mtls)) => {
+                if let MtlsCredential::Authority(authority) = mtls {
+                    forwarded.lifetime_seconds = Some(authority.lifetime.as_secs());
+                }
             }
             Some(CredentialKind::Fixed { header, .. }) => {
                 forwarded.credential_header = Some(header.to_string());

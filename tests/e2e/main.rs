@@ -17,6 +17,7 @@ mod gcp;
 mod grpc;
 mod identify;
 mod keys;
+mod mtls;
 mod upstream_faults;
 mod vault;
 

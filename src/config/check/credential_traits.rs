@@ -1,6 +1,6 @@
 //! What the rest of a configuration has to know of a credential, whatever its kind.
 
-use super::{aws, azure, gcp, oauth, vault};
+use super::{aws, azure, gcp, mtls, oauth, vault};
 use crate::config::placed::Placed;
 use crate::config::raw;
 
@@ -55,5 +55,11 @@ pub(super) fn templates(raw: &raw::Credential) -> Vec<&Placed<String>> {
     let mut texts = raw.aws.as_ref().map(aws::templates).unwrap_or_default();
     texts.extend(raw.gcp.as_ref().and_then(|raw| raw.token_subject.as_ref()));
     texts.extend(raw.vault.as_ref().map(vault::templates).unwrap_or_default());
+    texts.extend(raw.mtls.iter().flat_map(mtls::templates));
     texts
+}
+
+/// Whether it is a certificate that the connection to the upstream shows.
+pub(super) fn is_certificate(raw: &raw::Credential) -> bool {
+    raw.mtls.is_some()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 
 use super::desk::Scope;
-use super::{aws, azure, gcp, oauth, text, vault};
+use super::{aws, azure, gcp, mtls, oauth, text, vault};
 use crate::config::checked::{Credential, CredentialKind};
 use crate::config::placed::Placed;
 use crate::config::raw;
@@ -36,13 +36,14 @@ fn kind(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Credential) -> Opti
         raw.gcp.is_some(),
         raw.azure.is_some(),
         raw.vault.is_some(),
+        raw.mtls.is_some(),
         raw.fixed.is_some(),
         raw.none.is_some(),
     ];
     if kinds.iter().filter(|given| **given).count() != 1 {
         let message = format!("credential `{}` is not of exactly one kind", name.value);
         let help = "name exactly one of `signed_assertion`, `client_credentials`, `token_exchange`, `jwt_bearer`, `aws`, \
-                    `gcp`, `azure`, `vault`, `fixed` and `none`";
+                    `gcp`, `azure`, `vault`, `mtls`, `fixed` and `none`";
         scope.refuse("credential_kind", name.place, message, help);
         return None;
     }
@@ -69,6 +70,9 @@ fn kind(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Credential) -> Opti
     }
     if let Some(raw) = &raw.vault {
         return vault::vault(scope, name, raw);
+    }
+    if let Some(raw) = &raw.mtls {
+        return mtls::mtls(scope, name, raw);
     }
     if let Some(raw) = &raw.fixed {
         return fixed(scope, name, raw);

@@ -11,6 +11,7 @@ mod gcp;
 mod issuers;
 mod listeners;
 mod mechanisms;
+mod mtls;
 mod names;
 mod oauth;
 mod roles;

@@ -6,7 +6,7 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 
 use super::desk::Scope;
-use super::text;
+use super::{mtls, text};
 use crate::config::checked::{CredentialKind, OauthClient, OauthCredential, OauthGrant, OauthSubject};
 use crate::config::placed::{Named, Placed};
 use crate::config::raw::{self, OauthClientAuthentication as Authentication};
@@ -115,6 +115,13 @@ impl Common<'_> {
             Some(raw) => Some(client(scope, name, raw)?),
             None => None,
         };
+        if let (Some(OauthClient::TlsClientAuth { .. }), Some(url)) = (&client, &endpoint.url)
+            && url.starts_with("http:")
+        {
+            let message = "`tls_client_auth` needs a token endpoint that is reached by TLS";
+            scope.refuse("client_certificate_plain", url.place, message, "write an https URL");
+            return None;
+        }
         if client.is_none() && matches!(grant, OauthGrant::ClientCredentials) {
             scope.required(None::<&()>, name, "endpoint.client");
             return None;
@@ -150,15 +157,21 @@ impl Common<'_> {
 fn client(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::OauthClient>) -> Option<OauthClient> {
     let id = scope.required(raw.id.as_ref(), name, "endpoint.client.id")?.value.clone();
     let method = raw.authentication.as_ref().map(|method| method.value);
-    let method = method.unwrap_or(if raw.secret.is_some() {
-        Authentication::ClientSecretBasic
-    } else {
-        Authentication::PrivateKeyJwt
-    });
+    let method = method.unwrap_or(usual(raw));
     let takes_secret = matches!(method, Authentication::ClientSecretBasic | Authentication::ClientSecretPost);
     if let Some(secret) = raw.secret.as_ref().filter(|_| !takes_secret) {
         let message = "this way of authentication takes no secret";
         scope.refuse("secret_unused", secret.place, message, "remove `secret`, or write `client_secret_basic`");
+        return None;
+    }
+    if method == Authentication::TlsClientAuth {
+        let certificate = mtls::client_certificate(scope, name, raw)?;
+        return Some(OauthClient::TlsClientAuth { id, certificate });
+    }
+    if let Some(file) = raw.certificate.as_ref().or(raw.key.as_ref()) {
+        let message = "this way of authentication takes no client certificate";
+        let help = "remove `certificate` and `key`, or write `authentication: tls_client_auth`";
+        scope.refuse("certificate_unused", file.place, message, help);
         return None;
     }
     let secret = match (takes_secret, &raw.secret) {
@@ -177,17 +190,23 @@ fn client(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::OauthClien
             audience: raw.assertion_audience.as_ref().map(|audience| audience.value.clone()),
         },
         (Authentication::None, _) => OauthClient::Public { id },
-        (Authentication::ClientSecretBasic | Authentication::ClientSecretPost, None) => return None,
+        (Authentication::ClientSecretBasic | Authentication::ClientSecretPost, None)
+        | (Authentication::TlsClientAuth, _) => return None,
     })
+}
+
+/// How a client shows that it is the one where the configuration does not say.
+fn usual(raw: &raw::OauthClient) -> Authentication {
+    if raw.secret.is_some() { Authentication::ClientSecretBasic } else { Authentication::PrivateKeyJwt }
 }
 
 /// Whether Doorward has to sign for it.
 pub(super) fn signs(raw: &raw::Credential) -> bool {
     let by_key = |endpoint: Option<&raw::TokenEndpoint>| {
         let client = endpoint.and_then(|endpoint| endpoint.client.as_ref());
-        client.is_some_and(|client| match &client.authentication {
-            Some(method) => method.value == Authentication::PrivateKeyJwt,
-            None => client.secret.is_none(),
+        client.is_some_and(|client| {
+            let method = client.authentication.as_ref().map(|method| method.value);
+            method.unwrap_or(usual(client)) == Authentication::PrivateKeyJwt
         })
     };
     let own = |subject: &Option<Placed<raw::OauthSubject>>| {

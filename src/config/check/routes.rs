@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::desk::Scope;
 use super::names::Names;
-use super::{credential_traits, route_parts, text, upstreams};
+use super::{credential_traits, mtls, route_parts, text, upstreams};
 use crate::config::checked::RouteSettings;
 use crate::config::faults::{SourceFile, at};
 use crate::config::placed::{Named, Place, Placed};
@@ -120,6 +120,7 @@ impl<'a> Routes<'a> {
             }
             self.caller_token(scope, raw, credential);
             self.caught(scope, raw, credential);
+            self.certificate(scope, raw, credential);
         }
         let speaks_aws = credential.and_then(|name| self.credential(name)).is_some_and(|raw| raw.aws.is_some());
         let route = Route {
@@ -268,6 +269,17 @@ impl<'a> Routes<'a> {
                 let help = format!("write the path with `{{{name}}}`, or give the route another credential");
                 scope.refuse("template_parameter", path.place, message, help);
             }
+        }
+    }
+
+    /// Refuses an upstream that cannot be shown the certificate that the route's credential is.
+    fn certificate(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
+        let is_one = self.credential(credential).is_some_and(credential_traits::is_certificate);
+        let Some(name) = raw.upstream.as_ref().filter(|_| is_one) else { return };
+        let of_policies = self.known.policies.iter().flat_map(|(_, file)| file.upstreams.iter());
+        let mut all = self.known.config.upstreams.iter().chain(of_policies);
+        if let Some((_, upstream)) = all.find(|(known, _)| known.value == name.value) {
+            mtls::meets_upstream(scope, credential, name, upstream);
         }
     }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::clouds::{AzureCredential, GcpCredential};
+use super::mtls::MtlsCredential;
 use super::vault::VaultCredential;
 use crate::config::faults::Declared;
-use crate::credential::{SessionPolicy, Template};
+use crate::credential::{ClientIdentity, SessionPolicy, Template};
 use crate::secret::Secret;
 
 /// What an upstream is shown.
@@ -43,6 +44,8 @@ pub enum CredentialKind {
     Azure(Box<AzureCredential>),
     /// A secret of a vault.
     Vault(Box<VaultCredential>),
+    /// A client certificate.
+    Mtls(MtlsCredential),
     /// The same secret for every caller.
     Fixed {
         /// The header that carries it.
@@ -70,6 +73,7 @@ impl CredentialKind {
             Self::Gcp(_) => "gcp",
             Self::Azure(_) => "azure",
             Self::Vault(_) => "vault",
+            Self::Mtls(_) => "mtls",
             Self::Fixed { .. } => "fixed",
             Self::None { .. } => "none",
         }
@@ -210,6 +214,13 @@ pub enum OauthClient {
         id: String,
         /// `aud` of its assertions; `None` is the token endpoint.
         audience: Option<String>,
+    },
+    /// `tls_client_auth`
+    TlsClientAuth {
+        /// Client id.
+        id: String,
+        /// What the token endpoint is shown.
+        certificate: ClientIdentity,
     },
     /// `none`
     Public {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::runtime::Runtime;
-use super::{Note, aws, azure, gcp, oauth, vault};
+use super::{Note, aws, azure, gcp, mtls, oauth, vault};
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
 use crate::config::faults::Declared;
 use crate::credential::{
@@ -60,6 +60,7 @@ pub(super) fn provider(
             shared(gcp::provider(checked, &name, configured, &settings.audience, runtime))
         }
         CredentialKind::Azure(configured) => shared(azure::provider(checked, &name, configured, runtime)),
+        CredentialKind::Mtls(configured) => mtls::provider(&name, configured, runtime),
         CredentialKind::Vault(configured) => shared(vault::provider(checked, &name, configured, runtime)),
         CredentialKind::Fixed { header, file, prefix } => {
             let settings =

@@ -18,6 +18,8 @@ mod issuers;
 
 mod listeners;
 
+mod mtls;
+
 mod oauth;
 
 mod runtime;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::runtime::Runtime;
 use crate::config::checked::{self, Checked, OauthClient, OauthCredential};
 use crate::credential::{
-    Actor, Algorithm, ClientAuthentication, OauthGrant, OauthSettings, OauthSource, PATIENCE, Remote, RemoteSettings,
-    Subject, SubjectTokens, TokenEndpoint,
+    Actor, Algorithm, ClientAuthentication, ClientIdentity, OauthGrant, OauthSettings, OauthSource, PATIENCE, Remote,
+    RemoteSettings, Subject, SubjectTokens, TokenEndpoint,
 };
 use crate::outbound::{OutboundClient, OutboundSettings};
 
@@ -47,7 +47,7 @@ pub(super) fn provider(
     };
     let endpoint = TokenEndpoint {
         url: configured.url.as_str().into(),
-        client: client(configured.authorities.as_deref())?,
+        client: client_with(configured.authorities.as_deref(), certificate(configured))?,
         authentication: authentication(configured, tokens)?,
         clock: runtime.clock().clone(),
     };
@@ -59,11 +59,27 @@ pub(super) fn provider(
 
 /// A client for those who issue, by the authorities of a file or else the system's.
 pub(super) fn client(authorities: Option<&Path>) -> Result<OutboundClient, String> {
+    client_with(authorities, None)
+}
+
+/// The certificate by which the client authenticates itself.
+fn certificate(configured: &OauthCredential) -> Option<&ClientIdentity> {
+    let Some(OauthClient::TlsClientAuth { certificate, .. }) = &configured.client else { return None };
+    Some(certificate)
+}
+
+fn client_with(
+    authorities: Option<&Path>,
+    client_certificate: Option<&ClientIdentity>,
+) -> Result<OutboundClient, String> {
+    let client_certificate = client_certificate.cloned();
     let authorities_pem = match authorities {
         None => None,
         Some(path) => Some(fs::read(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?),
     };
-    let settings = OutboundSettings { authorities_pem, response_limit_bytes: 64 * 1024, ..OutboundSettings::default() };
+    let response_limit_bytes = 64 * 1024;
+    let settings =
+        OutboundSettings { authorities_pem, client_certificate, response_limit_bytes, ..OutboundSettings::default() };
     OutboundClient::new(&settings).map_err(|error| error.to_string())
 }
 
@@ -78,6 +94,9 @@ fn authentication(
             ClientAuthentication::Basic { id: id.clone(), secret: secret.clone() }
         }
         Some(OauthClient::Post { id, secret }) => ClientAuthentication::Post { id: id.clone(), secret: secret.clone() },
+        Some(OauthClient::TlsClientAuth { id, certificate }) => {
+            ClientAuthentication::TlsClientAuth { id: id.clone(), fingerprint: *certificate.fingerprint() }
+        }
         Some(OauthClient::PrivateKeyJwt { id, audience }) => ClientAuthentication::PrivateKeyJwt {
             id: id.clone(),
             audience: audience.as_ref().unwrap_or(&configured.url).as_str().into(),

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Aws, Azure, ClientCredentials, Gcp, JwtBearer, Reasoned, TokenExchange, Vault};
+use super::{Aws, Azure, ClientCredentials, Gcp, JwtBearer, Mtls, Reasoned, TokenExchange, Vault};
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
@@ -28,6 +28,8 @@ pub struct Credential {
     pub azure: Option<Azure>,
     /// A secret of HashiCorp Vault or OpenBao.
     pub vault: Option<Vault>,
+    /// A client certificate that the connection itself shows.
+    pub mtls: Option<Mtls>,
     /// A secret that is the same for every caller.
     pub fixed: Option<Fixed>,
     /// Nothing.

@@ -11,6 +11,7 @@ mod credentials;
 mod gcp;
 mod issuers;
 mod listeners;
+mod mtls;
 mod oauth;
 mod roles;
 mod routes;
@@ -30,6 +31,7 @@ pub use issuers::{
 pub use listeners::{
     ClientCertificateMode, ClientCertificates, Limits, Listener, ListenerTls, ProxyProtocol, ServerCertificate,
 };
+pub use mtls::{Mtls, MtlsAuthority, MtlsFiles};
 pub use oauth::{
     ClientCredentials, JwtBearer, OauthClient, OauthClientAuthentication, OauthSubject, TokenEndpoint, TokenExchange,
 };

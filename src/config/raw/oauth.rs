@@ -30,6 +30,10 @@ pub struct OauthClient {
     pub secret: Option<Placed<String>>,
     /// `aud` of the assertions of `private_key_jwt`: the server's issuer. Default: the token endpoint.
     pub assertion_audience: Option<Placed<String>>,
+    /// PEM file of the client certificate of `tls_client_auth`, leaf first.
+    pub certificate: Option<Placed<String>>,
+    /// Private key of the client certificate, PEM: `file:PATH` or `env:NAME`.
+    pub key: Option<Placed<String>>,
 }
 
 /// How a client shows that it is the one.
@@ -42,6 +46,8 @@ pub enum OauthClientAuthentication {
     ClientSecretPost,
     /// A JWT signed by Doorward's own key, which the server reads from Doorward's key set.
     PrivateKeyJwt,
+    /// A client certificate, shown by the connection to the token endpoint (RFC 8705).
+    TlsClientAuth,
     /// Nothing but the id.
     None,
 }

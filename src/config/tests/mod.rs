@@ -7,6 +7,7 @@ pub(crate) mod examples;
 mod files;
 mod issuers;
 mod mechanisms;
+mod mtls;
 mod rules;
 mod vault;
 mod whole;

@@ -8,8 +8,9 @@ mod vault;
 
 use serde_json::{Value, json};
 
-use crate::config::checked::{Checked, CredentialKind, RouteSettings};
+use crate::config::checked::{Checked, CredentialKind, MtlsCredential, RouteSettings};
 use crate::credential::{Template, Variable};
+use crate::outbound::hexadecimal;
 
 /// Why there is nothing to export.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +68,14 @@ pub fn trust(checked: &Checked, name: &str) -> Result<Value, TrustError> {
             let audiences: Vec<&str> = uses.iter().map(|settings| settings.audience.as_str()).collect();
             Ok(json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks.json"), "audiences": audiences }))
         }
-        CredentialKind::Fixed { .. } | CredentialKind::None { .. } => {
+        CredentialKind::Mtls(MtlsCredential::Authority(authority)) => Ok(json!({
+            "authority_sha256": hexadecimal(authority.authority.fingerprint()),
+            "authority_ends_at": authority.authority.expires_at().rfc3339(),
+            "uri": authority.uri.sample(),
+        })),
+        CredentialKind::Mtls(MtlsCredential::Files { .. })
+        | CredentialKind::Fixed { .. }
+        | CredentialKind::None { .. } => {
             Err(TrustError::Nobody { name: name.to_owned(), kind: credential.kind.as_str() })
         }
     }

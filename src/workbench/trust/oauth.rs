@@ -22,6 +22,7 @@ pub(super) fn registration(checked: &Checked, name: &str, oauth: &OauthCredentia
             client["token_endpoint_auth_signing_alg"] = "RS256".into();
             (Some(id), "private_key_jwt")
         }
+        Some(OauthClient::TlsClientAuth { id, .. }) => (Some(id), "tls_client_auth"),
         Some(OauthClient::Public { id }) => (Some(id), "none"),
         None => (None, "none"),
     };
