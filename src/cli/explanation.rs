@@ -167,6 +167,7 @@ fn sends(text: &mut String, forwarded: &Forwarded) -> fmt::Result {
             let seconds = forwarded.lifetime_seconds.unwrap_or(0);
             line(text, "", &format!("{header}: a signed assertion for {audience}, {seconds}s  {DIM}{name}{DIM:#}"))?;
         }
+        (Some(header), "vault") => line(text, "", &format!("{header}: a secret of a vault  {DIM}{name}{DIM:#}"))?,
         (Some(header), _) => line(text, "", &format!("{header}: a fixed secret  {DIM}{name}{DIM:#}"))?,
         (None, _) => line(text, "", &format!("no credential  {DIM}{name}{DIM:#}"))?,
     }

@@ -24,7 +24,7 @@ const AT_ONCE: usize = 16;
 pub(super) type GiveBack = Arc<dyn Fn() -> BoxFuture<'static, Result<(), SourceError>> + Send + Sync>;
 
 /// Everything that is to be given back. Clones share it; it lives beside the snapshot, and so survives a reload. It
-/// holds no more than whoever keeps the [`Lease`]s does, and for a moment those that they let go.
+/// holds no more than whoever keeps the `Lease`s does, and for a moment those that they let go.
 #[derive(Clone)]
 pub struct Leases(Arc<Inner>);
 
