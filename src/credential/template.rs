@@ -181,10 +181,7 @@ impl Template {
 
     /// Names of the path parameters that it needs.
     pub fn path_parameters(&self) -> impl Iterator<Item = &str> {
-        self.variables().filter_map(|variable| match variable {
-            Variable::Path(name) => Some(&**name),
-            _ => None,
-        })
+        self.variables().filter_map(|variable| if let Variable::Path(name) = variable { Some(&**name) } else { None })
     }
 
     /// Whether two callers of one route may get two texts.

@@ -200,7 +200,7 @@ pub(super) fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resu
     }
     let parsed = match Option::<Seconds>::deserialize(deserializer)? {
         None => return Ok(None),
-        Some(Seconds::Number(number)) if number >= 0.0 && number < 1e12 => number.trunc().to_string().parse(),
+        Some(Seconds::Number(number)) if (0.0..1e12).contains(&number) => number.trunc().to_string().parse(),
         Some(Seconds::Number(_)) => return Err(serde::de::Error::custom("no number of seconds")),
         Some(Seconds::Text(text)) => text.trim().parse(),
     };

@@ -37,7 +37,7 @@ pub(super) fn provider(
             subject: configured.token_subject.clone(),
         },
         AwsProof::Ambient { keys, external_id } => {
-            RoleProof::Ambient { keys: ambient(keys)?, external_id: external_id.clone() }
+            RoleProof::Ambient { keys: Box::new(ambient(keys)?), external_id: external_id.clone() }
         }
     };
     let source = AwsSource::new(AwsSettings {

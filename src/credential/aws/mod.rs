@@ -50,7 +50,7 @@ pub enum RoleProof {
     /// Keys of the place where Doorward runs.
     Ambient {
         /// The keys.
-        keys: AmbientKeys,
+        keys: Box<AmbientKeys>,
         /// `ExternalId`
         external_id: Option<String>,
     },

@@ -36,21 +36,21 @@ pub(super) fn gcp(
         let pool = format!("//iam.googleapis.com/projects/{project}/locations/{location}/workloadIdentityPools/{pool}");
         subjects.iter().map(|subject| format!("principal:{pool}/subject/{subject}")).collect()
     };
-    let mut trust = json!({ "provider": create, "members": members(&exact) });
-    if let Some(account) = &federation.service_account {
-        let bind = |member: &String| {
-            format!(
-                "gcloud iam service-accounts add-iam-policy-binding {} --role=roles/iam.workloadIdentityUser \
-                 --member={member}",
-                account.email
-            )
-        };
-        trust["bindings"] = members(&exact).iter().map(bind).collect();
-    }
-    if !patterns.is_empty() {
-        trust["subjects_by_caller"] = json!(patterns);
-    }
-    Ok(trust)
+    let members = members(&exact);
+    let bindings: Vec<String> = match &federation.service_account {
+        None => Vec::new(),
+        Some(account) => members
+            .iter()
+            .map(|member| {
+                format!(
+                    "gcloud iam service-accounts add-iam-policy-binding {} --role=roles/iam.workloadIdentityUser \
+                     --member={member}",
+                    account.email
+                )
+            })
+            .collect(),
+    };
+    Ok(json!({ "provider": create, "members": members, "bindings": bindings, "subjects_by_caller": patterns }))
 }
 
 /// The parameters of `az ad app federated-credential create --id CLIENT_ID --parameters FILE`.

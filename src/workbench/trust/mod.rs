@@ -95,7 +95,13 @@ fn on_routes(template: &Template, uses: &[&RouteSettings]) -> (Vec<String>, Vec<
         let text = template.with(|variable| match variable {
             Variable::Route => route.name.to_string(),
             Variable::Environment => route.environment.to_string(),
-            _ => {
+            Variable::PrincipalId
+            | Variable::Subject
+            | Variable::Issuer
+            | Variable::Email
+            | Variable::Roles
+            | Variable::Claim(_)
+            | Variable::Path(_) => {
                 open = true;
                 "*".to_owned()
             }

@@ -3,12 +3,13 @@
 use serde_json::json;
 
 use super::World;
+use crate::load::share;
 
 #[tokio::test]
 async fn an_unmodified_sdk_with_placeholder_keys_works_on_a_bucket_and_every_session_is_on_record() {
     let world = World::start(|gate, _, _| gate).await;
     let token = world.issuer.token().mint();
-    let large = if std::env::var_os("DOORWARD_SOAK").is_some() { 1 << 30 } else { 64 << 20 };
+    let large = share(1 << 30);
     let before = world.gate.resident_kib();
     let outcome = world.walk(&token, json!({ "large_bytes": large })).await;
     let grown = world.gate.resident_kib().saturating_sub(before);
