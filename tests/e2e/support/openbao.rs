@@ -83,6 +83,7 @@ impl OpenBao {
         let policy = r#"
             path "secret/data/apps/*" { capabilities = ["read"] }
             path "database/creds/app" { capabilities = ["read"] }
+            path "pki/issue/upstreams" { capabilities = ["update"] }
             path "sys/leases/revoke" { capabilities = ["update"] }
         "#;
         self.write_in(namespace, "sys/policies/acl/app", json!({ "policy": policy })).await;
