@@ -52,7 +52,10 @@ fn a_vault_is_asked_over_https_and_exactly_one_secret_is_read() {
         "url_not_https: the vault's address must be an https URL (http is taken for loopback hosts only)",
     );
     assert!(world(&format!("address: http://127.0.0.1:8200, login: {{ role: a }}, {KV}")).load().is_ok());
-    refused(&with("namespace: a"), "vault_secret: credential `db` reads no secret (add `kv: …`, `database: …` or `pki: …`)");
+    refused(
+        &with("namespace: a"),
+        "vault_secret: credential `db` reads no secret (add `kv: …`, `database: …` or `pki: …`)",
+    );
     refused(
         &with(&format!("{KV}, database: {{ role: app }}")),
         "vault_secret: credential `db` reads two secrets (keep one of `kv`, `database` and `pki`)",
@@ -165,6 +168,9 @@ fn a_certificate_of_a_vault_names_the_principal_and_goes_to_an_upstream_that_spe
     let VaultSecret::Pki(secret) = &vault.secret else { panic!("another secret") };
     assert_eq!((&*secret.mount, &*secret.role, secret.lifetime.as_secs()), ("pki", "app", 900));
     refused(&pki("trust_domain: Acme"), "mtls_uri: `Acme` is not a trust domain (write a DNS name in lower case)");
-    refused(&pki("trust_domain: a.test, lifetime: 10s"), "too_short: `10s` is too short for a certificate to be of use (at least `1m` is needed here)");
+    refused(
+        &pki("trust_domain: a.test, lifetime: 10s"),
+        "too_short: `10s` is too short for a certificate to be of use (at least `1m` is needed here)",
+    );
     refused(&pki("common_name: x"), "missing_key: `db` lacks `pki.trust_domain` (add `pki.trust_domain: …`)");
 }

@@ -311,8 +311,11 @@ impl CredentialSource for AwsSource {
         for arn in &settings.policy_arns {
             key.part("policy_arn", arn);
         }
-        for name in settings.services.iter().chain(&*settings.regions) {
-            key.part("scope", name.as_bytes());
+        for service in settings.services.iter() {
+            key.part("service", service.as_bytes());
+        }
+        for region in settings.regions.iter() {
+            key.part("region", region.as_bytes());
         }
         for name in &settings.transitive_tags {
             key.part("transitive", name);

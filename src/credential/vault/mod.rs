@@ -126,7 +126,8 @@ impl VaultSource {
         let VaultSettings { name, login, secret, leases } = &self.0;
         match secret {
             VaultSecret::Pki(secret) => {
-                let names = request.names.as_ref().ok_or_else(|| unfit(&request.path, "was asked for without a name"))?;
+                let names =
+                    request.names.as_ref().ok_or_else(|| unfit(&request.path, "was asked for without a name"))?;
                 secret.issue(&login.server, &request.path, names, token).await
             }
             VaultSecret::Kv(secret) => secret.read(&login.server, &request.path, token).await,
