@@ -2,6 +2,7 @@
 //!
 //! A [`Route`] is plain data; the parts that serve it (upstream, credential) hang on it in the snapshot.
 
+pub mod aws;
 mod precedence;
 
 use std::cell::RefCell;
@@ -196,6 +197,9 @@ pub struct Route {
     pub pass_authorization: Option<Arc<str>>,
     /// Why the caller's own cookies go to the upstream. Doorward's never do.
     pub pass_cookies: Option<Arc<str>>,
+    /// Whether callers speak to AWS through it: a signature of theirs is no evidence, and the session token that they
+    /// sign with is their JWT.
+    pub speaks_aws: bool,
     /// Whether WebSocket upgrades are let through.
     pub websocket: bool,
     /// Plain identity headers for the upstream.
@@ -238,6 +242,12 @@ impl fmt::Display for HostPattern {
 pub struct PathParameters(Vec<(Arc<str>, String)>);
 
 impl PathParameters {
+    /// Parameters for tests.
+    #[cfg(test)]
+    pub(crate) fn of(parameters: &[(&str, &str)]) -> Self {
+        Self(parameters.iter().map(|(name, value)| (Arc::from(*name), (*value).to_owned())).collect())
+    }
+
     /// Name and value, percent-encoded as in the path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, value.as_str()))
@@ -247,6 +257,13 @@ impl PathParameters {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+impl<'a> FromIterator<(&'a str, &'a str)> for PathParameters {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(caught: I) -> Self {
+        Self(caught.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect())
     }
 }
 

@@ -67,6 +67,12 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CredentialLabels {
+    credential: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     step: &'static str,
 }
@@ -98,10 +104,22 @@ impl RouteMetrics {
     }
 }
 
+/// Counters of one credential that others issue.
+#[derive(Clone, Debug)]
+pub struct CredentialMetrics {
+    /// Fetches that brought one.
+    pub issued: Counter,
+    /// Fetches that did not.
+    pub refused: Counter,
+    /// Requests that took it from the cache.
+    pub reused: Counter,
+}
+
 /// The process's metrics. They live beside the snapshot and survive a reload.
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabels, Counter>,
+    credentials: Family<CredentialLabels, Counter>,
     unrouted: RouteMetrics,
     steps: [Histogram; STEPS.len()],
     /// Requests being served.
@@ -160,6 +178,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("doorward");
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Requests by route and outcome", requests.clone());
+        let credentials = Family::<CredentialLabels, Counter>::default();
+        registry.register("credentials", "Credentials of other issuers, by name and outcome", credentials.clone());
         let durations =
             Family::<StepLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(BOUNDS));
         registry.register("step_duration_seconds", "Duration of each step of the line", durations.clone());
@@ -167,6 +187,7 @@ impl Metrics {
         let metrics = Self {
             unrouted: route_metrics(&requests, ""),
             requests,
+            credentials,
             steps,
             requests_in_flight: Gauge::default(),
             panics: Counter::default(),
@@ -221,6 +242,14 @@ impl Metrics {
     #[must_use]
     pub fn route(&self, name: &str) -> RouteMetrics {
         route_metrics(&self.requests, name)
+    }
+
+    /// Handles for one credential that others issue.
+    #[must_use]
+    pub fn credential(&self, name: &str) -> CredentialMetrics {
+        let counter =
+            |outcome| self.credentials.get_or_create_owned(&CredentialLabels { credential: name.to_owned(), outcome });
+        CredentialMetrics { issued: counter("issued"), refused: counter("refused"), reused: counter("reused") }
     }
 
     /// Counts a request that reached no route.

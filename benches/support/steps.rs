@@ -6,12 +6,12 @@ use std::sync::Arc;
 use doorward::audit::{Audit, Decision, Destination, RequestRecord, WhenFull, Writer, WriterSettings};
 use doorward::clock::{Clock, Timestamp};
 use doorward::config::{self, Runtime};
-use doorward::credential::Credential;
+use doorward::credential::{Ask, Credential};
 use doorward::identity::{Presented, Principal, identify};
 use doorward::peer::{Downstream, Peer, Scheme, Transport};
 use doorward::policy::{Grant, RequestFacts};
 use doorward::proxy::{ServedRoute, Snapshot};
-use doorward::route::{Route, RouteMatch, Router};
+use doorward::route::{PathParameters, Route, RouteMatch, Router};
 use doorward::target::RequestTarget;
 use doorward::telemetry::Metrics;
 use futures_util::FutureExt as _;
@@ -134,7 +134,9 @@ impl Bench {
 
     /// The credential for a grant, where nothing has to be waited for.
     pub fn issue(&self, grant: &Grant) -> Credential {
-        let issued = self.served(grant).credential.issue(grant, self.clock.now()).now_or_never();
+        let (parameters, request_id) = (PathParameters::default(), "r1".into());
+        let ask = Ask { grant, now: self.clock.now(), parameters: &parameters, token: None, request_id: &request_id };
+        let issued = self.served(grant).credential.issue(&ask).now_or_never();
         issued.expect("nothing to wait for").expect("a credential")
     }
 

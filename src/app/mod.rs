@@ -52,6 +52,8 @@ pub use state_lock::StateLockError;
 
 /// How long the last audit records may take to reach their destination.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
+/// How long it may take to give back what others issued.
+const LAST_LEASES: Duration = Duration::from_secs(5);
 /// Most connections of the admin listener.
 const ADMIN_CONNECTIONS: usize = 32;
 /// How often signing keys, remembered callers and idle upstream connections are looked at.
@@ -199,6 +201,7 @@ pub async fn start(options: Options) -> Result<Running, AppError> {
     background.spawn(watch_streams(proxy.clone()));
     background.spawn(status::watch_revocations(status, clock));
     background.spawn(look_after_credentials(runtime.clone(), audit.clone()));
+    background.spawn(runtime.leases().clone().look_after());
     if let Some(state) = runtime.login_state() {
         background.spawn(state.clone().run());
     }
@@ -400,6 +403,7 @@ impl Running {
         }
         drop(proxy);
         drop(state_lock);
+        runtime.leases().end(LAST_LEASES).await;
         let written = writer.finish(LAST_RECORDS).await;
         if let Err(error) = &written {
             tracing::error!(%error, "audit records were lost at the end");

@@ -82,6 +82,9 @@ impl LineWriter {
                         self.credential_end.write(line, end);
                     }
                 }
+                if let Some(code) = &record.credential_refusal {
+                    text(line, "refused", Some(code));
+                }
                 line.push('}');
             }
         }

@@ -93,6 +93,8 @@ pub struct RequestRecord {
     pub credential_id: Option<Arc<str>>,
     /// End of the injected credential.
     pub credential_expires_at: Option<Timestamp>,
+    /// What the upstream calls its refusal, where it refused the credential.
+    pub credential_refusal: Option<Arc<str>>,
     /// Name of the upstream.
     pub upstream: Option<Arc<str>>,
     /// Its address that was asked last.
@@ -140,6 +142,7 @@ impl RequestRecord {
             snapshot: Arc::default(),
             credential_id: None,
             credential_expires_at: None,
+            credential_refusal: None,
             upstream: None,
             upstream_address: None,
             status: 0,

@@ -79,7 +79,7 @@ pub(super) struct Explain {
 }
 
 /// Why what was typed makes no question; with its exit code.
-struct Unasked(u8, String);
+pub(super) struct Unasked(pub(super) u8, pub(super) String);
 
 impl Explain {
     pub(super) fn run(self) -> u8 {
@@ -131,7 +131,7 @@ impl Explain {
     }
 }
 
-fn claims(file: &Path) -> Result<Map<String, Value>, Unasked> {
+pub(super) fn claims(file: &Path) -> Result<Map<String, Value>, Unasked> {
     // What the parser says could quote a claim, so only its place is said.
     serde_json::from_str(&read(file)?).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
@@ -139,7 +139,7 @@ fn claims(file: &Path) -> Result<Map<String, Value>, Unasked> {
     })
 }
 
-fn read(file: &Path) -> Result<String, Unasked> {
+pub(super) fn read(file: &Path) -> Result<String, Unasked> {
     let mut text = String::new();
     let read = if file == Path::new("-") {
         std::io::stdin().lock().take(INPUT_LIMIT_BYTES).read_to_string(&mut text)

@@ -167,7 +167,18 @@ fn sends(text: &mut String, forwarded: &Forwarded) -> fmt::Result {
             let seconds = forwarded.lifetime_seconds.unwrap_or(0);
             line(text, "", &format!("{header}: a signed assertion for {audience}, {seconds}s  {DIM}{name}{DIM:#}"))?;
         }
-        (Some(header), _) => line(text, "", &format!("{header}: a fixed secret  {DIM}{name}{DIM:#}"))?,
+        (Some(header), "vault") => line(text, "", &format!("{header}: a secret of a vault  {DIM}{name}{DIM:#}"))?,
+        (Some(header), kind) => {
+            let what = match kind {
+                "fixed" => "a fixed secret",
+                "aws" => "a signature by keys of an AWS role session",
+                "gcp" => "a token of Google Cloud",
+                "azure" => "a token of Entra ID",
+                _ => "a token of an authorization server",
+            };
+            line(text, "", &format!("{header}: {what}  {DIM}{name}{DIM:#}"))?;
+        }
+        (None, "mtls") => line(text, "", &format!("a client certificate  {DIM}{name}{DIM:#}"))?,
         (None, _) => line(text, "", &format!("no credential  {DIM}{name}{DIM:#}"))?,
     }
     if !forwarded.identity_headers.is_empty() {

@@ -5,7 +5,11 @@
 
 mod check;
 
+mod creds;
+
 mod demo;
+
+mod export;
 
 mod explain;
 
@@ -41,6 +45,7 @@ A day with it:
   doorward schema > doorward.schema.json       completion and checks in the editor
   doorward check --config doorward.yaml        what is wrong, and where
   doorward explain --config doorward.yaml URL  who may, and which rule says so
+  doorward creds list                          what upstreams are shown, and by whom it is issued
   doorward run --config doorward.yaml          serve; SIGHUP reloads, SIGTERM drains
 
 Exit codes: 0 ok, 1 no, 2 usage or configuration, 3 environment.";
@@ -63,6 +68,10 @@ enum Verb {
     Check(check::Check),
     /// Say which roles a caller holds, which rule decides a request, and why
     Explain(explain::Explain),
+    /// Say what credentials there are, what would be asked of whom, and bring a token to AWS SDKs
+    Creds(creds::Creds),
+    /// Write what others need to know of this configuration
+    Export(export::Export),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Schema),
     /// Try it: an embedded issuer, a sample API and the proxy, on loopback
@@ -84,6 +93,8 @@ pub fn main() -> ExitCode {
         Verb::Run(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Explain(verb) => verb.run(),
+        Verb::Creds(verb) => verb.run(),
+        Verb::Export(verb) => verb.run(),
         Verb::Schema(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
     };

@@ -1,5 +1,19 @@
 //! A configuration that was checked as a whole: plain settings, every name resolved, every file present.
 
+mod clouds;
+mod credentials;
+mod mtls;
+mod vault;
+
+pub use clouds::{
+    AzureCredential, AzureHost, AzureOrigin, GcpCredential, GcpEndpoint, GcpFederation, GcpOrigin, GcpProof,
+    GcpServiceAccount, GcpToken,
+};
+pub use credentials::{
+    AwsAmbient, AwsCredential, AwsProof, Credential, CredentialKind, OauthClient, OauthCredential, OauthGrant,
+    OauthSubject,
+};
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +28,9 @@ use super::secrets::SecretValue;
 use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;
+
+pub use mtls::{MtlsAuthority, MtlsCredential};
+pub use vault::{VaultCredential, VaultSubject};
 
 /// A claim's path and the values of which any will do.
 pub type ClaimRule = (String, Vec<Value>);
@@ -177,6 +194,8 @@ pub struct Issuer {
     pub email: String,
     /// Claims that policies can read.
     pub attributes: Vec<AttributeRule>,
+    /// The claim that says which environment a caller belongs to, and the environment by its values; none are their own.
+    pub environment_claim: Option<(String, BTreeMap<String, String>)>,
     /// Longest life of a token.
     pub longest_token: Duration,
     /// Forgiven difference of clocks.
@@ -271,45 +290,6 @@ pub struct Assertions {
     pub listener: Option<String>,
     /// How often the signing key is replaced.
     pub rotate_every: Duration,
-}
-
-/// What an upstream is shown.
-#[derive(Clone, Debug)]
-pub struct Credential {
-    /// Configured name.
-    pub name: String,
-    /// Its kind.
-    pub kind: CredentialKind,
-    /// Where it is declared.
-    pub declared: Declared,
-}
-
-/// Kinds of credentials.
-#[derive(Clone, Debug)]
-pub enum CredentialKind {
-    /// A JWT about the principal.
-    SignedAssertion {
-        /// `ES256` or `RS256`.
-        algorithm: String,
-        /// Its life.
-        lifetime: Duration,
-        /// The header that carries it; `authorization` as a bearer token, any other bare.
-        header: http::HeaderName,
-    },
-    /// The same secret for every caller.
-    Fixed {
-        /// The header that carries it.
-        header: http::HeaderName,
-        /// The file that holds the secret.
-        file: PathBuf,
-        /// Text before it.
-        prefix: String,
-    },
-    /// Nothing.
-    None {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Which HTTP an upstream speaks.

@@ -174,15 +174,21 @@ mod tests {
 
     #[test]
     fn every_key_has_its_help_and_stands_in_the_reference() {
-        let reference = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
-        let reference = std::fs::read_to_string(reference).unwrap();
+        let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        let mut reference = std::fs::read_to_string(docs.join("configuration.md")).unwrap();
+        for page in std::fs::read_dir(docs.join("credentials")).unwrap() {
+            reference.push_str(&std::fs::read_to_string(page.unwrap().path()).unwrap());
+        }
         for schema in [config(), policies()] {
             let below = schema["$defs"].as_object().unwrap().values();
             for object in below.chain([&schema]) {
                 for (key, property) in object.get("properties").and_then(Value::as_object).into_iter().flatten() {
                     let described = property.get("description").is_some() || object["oneOf"].is_array();
                     assert!(described, "`{key}` has no help");
-                    assert!(reference.contains(&format!("`{key}`")), "`{key}` is not in docs/configuration.md");
+                    assert!(
+                        reference.contains(&format!("`{key}`")),
+                        "`{key}` is neither in docs/configuration.md nor in docs/credentials"
+                    );
                 }
             }
         }

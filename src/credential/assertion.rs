@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::caller_cache::{Caller, CallerCache, CallerKey};
 use super::keys::SigningKeys;
 use super::signing_key::{Algorithm, SigningKey};
-use super::{Credential, CredentialError, CredentialProvider, SettingsError, settable};
+use super::{Ask, Credential, CredentialError, CredentialProvider, Proof, SettingsError, settable};
 use crate::clock::Timestamp;
 use crate::policy::{Grant, RoleSession};
 
@@ -170,7 +170,8 @@ impl SignedAssertion {
             kind: KIND,
             expires_at: Some(expires_at),
             fresh: false,
-            headers: Arc::from([(self.settings.header.clone(), value)]),
+            proof: Proof::Headers(Arc::from([(self.settings.header.clone(), value)])),
+            key: None,
         };
         let renew_at = expires_at.minus((life / 5).min(Duration::from_secs(30)));
         let issued_at = Timestamp::from_unix_seconds(issued);
@@ -227,7 +228,7 @@ impl SignedAssertion {
     }
 
     fn refused(&self, code: &'static str, detail: impl Into<String>) -> CredentialError {
-        CredentialError { name: self.settings.name.clone(), code, detail: detail.into() }
+        CredentialError { name: self.settings.name.clone(), code, detail: detail.into(), claims: None }
     }
 }
 
@@ -259,7 +260,8 @@ fn end(grant: &Grant, now: Timestamp) -> Option<Timestamp> {
 }
 
 impl CredentialProvider for SignedAssertion {
-    fn issue<'a>(&'a self, grant: &'a Grant, now: Timestamp) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+    fn issue<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+        let (grant, now) = (ask.grant, ask.now);
         let Some(key) = self.keys.active(self.settings.algorithm) else {
             return ready(Err(self.refused("signing_key_missing", "no key for the algorithm"))).boxed();
         };

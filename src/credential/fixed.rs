@@ -15,9 +15,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-use super::{Credential, CredentialError, CredentialProvider, SettingsError, settable};
+use super::{Ask, Credential, CredentialError, CredentialProvider, Proof, SettingsError, settable};
 use crate::clock::Timestamp;
-use crate::policy::Grant;
 use crate::secret::Secret;
 
 /// How long the last good secret is used while its file cannot be read.
@@ -108,6 +107,7 @@ impl FixedSecret {
                 name: self.settings.name.clone(),
                 code: "secret_unreadable",
                 detail: format!("`{}`: {detail}", self.settings.file.display()),
+                claims: None,
             }),
             Some(_) | None => Ok(state.credential.clone()),
         }
@@ -155,12 +155,13 @@ impl FixedSecret {
     /// The credential with `secret` in it; the one before, identifier and all, where nothing changed.
     fn replaced(&self, before: &Credential, secret: &Secret, now: Timestamp) -> Result<Credential, String> {
         let made = credential(&self.settings, secret, now).ok_or("it does not fit a header")?;
-        Ok(if made.headers == before.headers { before.clone() } else { made })
+        Ok(if made.proof.headers() == before.proof.headers() { before.clone() } else { made })
     }
 }
 
 impl CredentialProvider for FixedSecret {
-    fn issue<'a>(&'a self, _grant: &'a Grant, now: Timestamp) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+    fn issue<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+        let now = ask.now;
         if !self.is_due(now) {
             return ready(self.current(now)).boxed();
         }
@@ -187,7 +188,8 @@ fn credential(settings: &FixedSecretSettings, secret: &Secret, now: Timestamp) -
         kind: "fixed",
         expires_at: None,
         fresh: false,
-        headers: Arc::from([(settings.header.clone(), value)]),
+        proof: Proof::Headers(Arc::from([(settings.header.clone(), value)])),
+        key: None,
     })
 }
 
@@ -218,7 +220,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::credential::testing::{Caller, now};
+    use crate::credential::testing::{Asked, Caller, now};
 
     fn settings(directory: &TempDir) -> FixedSecretSettings {
         FixedSecretSettings {
@@ -230,8 +232,9 @@ mod tests {
     }
 
     async fn shown(secret: &FixedSecret, now: Timestamp) -> Result<String, &'static str> {
-        let credential = secret.issue(&Caller::default().grant(), now).await.map_err(|error| error.code)?;
-        let [(name, value)] = &credential.headers[..] else { panic!("one header") };
+        let credential =
+            secret.issue(&Asked::of(Caller::default().grant()).at(now)).await.map_err(|error| error.code)?;
+        let [(name, value)] = &credential.proof.headers()[..] else { panic!("one header") };
         assert!(name == "x-api-key" && value.is_sensitive());
         Ok(value.to_str().unwrap().to_owned())
     }

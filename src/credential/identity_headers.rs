@@ -89,6 +89,7 @@ impl PlainIdentity {
                 name: "identity_headers".into(),
                 code: CredentialError::PRINCIPAL_TOO_LARGE,
                 detail: format!("header `{name}` would take more than {MOST_VALUE_BYTES} bytes"),
+                claims: None,
             };
             let value = value.ok_or_else(too_large)?;
             if value.is_empty() {

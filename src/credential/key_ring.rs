@@ -70,6 +70,8 @@ struct Held {
     since: Timestamp,
     kid: Arc<str>,
     public: PublicKey,
+    /// Of a key that still signs, or did when this process read it.
+    certificate: Option<Arc<str>>,
     /// Forgotten when the key retires: what cannot sign cannot leak.
     signing: Option<Arc<SigningKey>>,
 }
@@ -150,10 +152,10 @@ impl KeyRing {
         self.held(State::Active)?.signing.clone()
     }
 
-    /// Identifier and public half of every key, the one in use first.
-    pub(super) fn published(&self) -> impl Iterator<Item = (&str, &PublicKey)> {
+    /// Identifier, public half and certificate of every key, the one in use first.
+    pub(super) fn published(&self) -> impl Iterator<Item = (&str, &PublicKey, Option<&str>)> {
         let (active, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.state == State::Active);
-        active.into_iter().chain(others).map(|key| (&*key.kid, &key.public))
+        active.into_iter().chain(others).map(|key| (&*key.kid, &key.public, key.certificate.as_deref()))
     }
 
     /// Does what is due at `now`: removes what nobody can need, puts an announced key to use, announces another.
@@ -195,8 +197,8 @@ impl KeyRing {
 
 impl Held {
     fn new(key: SigningKey, state: State, since: Timestamp) -> Self {
-        let (kid, public) = (key.kid().clone(), key.public().clone());
-        Self { state, since, kid, public, signing: Some(Arc::new(key)) }
+        let (kid, public, certificate) = (key.kid().clone(), key.public().clone(), key.certificate().map(Arc::from));
+        Self { state, since, kid, public, certificate, signing: Some(Arc::new(key)) }
     }
 
     fn rotation(&self, change: KeyChange) -> Rotation {
@@ -218,7 +220,7 @@ impl Held {
         if public.algorithm() != algorithm || public.thumbprint() != kid {
             return Err(format!("key `{kid}` does not match its own identifier"));
         }
-        let signing = match (state, private) {
+        let signing: Option<Arc<SigningKey>> = match (state, private) {
             (State::Retired, _) => None,
             (State::Next | State::Active, None) => return Err(format!("key `{kid}` has lost its private half")),
             (State::Next | State::Active, Some(text)) => {
@@ -232,7 +234,8 @@ impl Held {
                 Some(Arc::new(key))
             }
         };
-        Ok(Self { state, since, kid: kid.into(), public, signing })
+        let certificate = signing.as_ref().and_then(|key| key.certificate()).map(Arc::from);
+        Ok(Self { state, since, kid: kid.into(), public, certificate, signing })
     }
 }
 
@@ -243,7 +246,7 @@ mod tests {
     const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
     fn kids(ring: &KeyRing) -> Vec<String> {
-        ring.published().map(|(kid, _)| kid.to_owned()).collect()
+        ring.published().map(|(kid, ..)| kid.to_owned()).collect()
     }
 
     fn changes(ring: &mut KeyRing, now: Timestamp) -> Vec<KeyChange> {

@@ -224,15 +224,26 @@ struct Jwk<'a> {
     #[serde(rename = "use")]
     usage: &'static str,
     alg: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x5c: Option<[&'a str; 1]>,
 }
 
 impl Published {
     fn new(rings: Vec<(Algorithm, KeyRing)>) -> Self {
         let active =
             |wanted| rings.iter().find(|(algorithm, _)| *algorithm == wanted).and_then(|(_, ring)| ring.active());
-        let keys = rings.iter().flat_map(|(_, ring)| ring.published());
-        let keys: Vec<_> =
-            keys.map(|(kid, public)| Jwk { public, kid, usage: "sig", alg: public.algorithm().as_str() }).collect();
+        let of = |wanted| rings.iter().find(move |(algorithm, _)| *algorithm == wanted).map(|(_, ring)| ring);
+        let keys = Algorithm::ALL.into_iter().filter_map(of).flat_map(KeyRing::published);
+        let jwk = |(kid, public, certificate): (_, &'_ PublicKey, Option<&'_ str>)| {
+            json!(Jwk {
+                public,
+                kid,
+                usage: "sig",
+                alg: public.algorithm().as_str(),
+                x5c: certificate.map(|certificate| [certificate]),
+            })
+        };
+        let keys: Vec<_> = keys.map(jwk).collect();
         let document = json!({ "keys": keys }).to_string().into();
         Self { elliptic: active(Algorithm::Es256), rsa: active(Algorithm::Rs256), rings, document }
     }

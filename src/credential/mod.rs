@@ -1,28 +1,83 @@
 //! What the upstream is shown: short-lived proof about the caller, which the caller never sees.
 
 mod assertion;
+mod aws;
+mod azure;
+mod bearer;
+mod cache;
 mod caller_cache;
+mod certificate_authority;
+mod certificate_files;
 mod documents;
+mod event;
+mod exchange;
 mod fixed;
+mod gcp;
 mod identity_headers;
 mod key_ring;
 mod keys;
+mod leases;
+mod mtls;
 mod none;
+mod oauth;
+mod remote;
+mod reread;
 mod signing_key;
+mod sigv4;
+mod source;
+mod subject_token;
+mod template;
 #[cfg(test)]
 mod testing;
+mod token_endpoint;
+mod vault;
+mod verdict;
 
 pub use assertion::{
     AssertionCache, AssertionSettings, LONGEST_LIFETIME, MOST_CLAIM_BYTES, MOST_GROUPS, Minted, SignedAssertion,
 };
+pub use aws::{
+    AmbientKeys, AssumedRole, AwsSettings, AwsSource, ContainerToken, INSTANCE_METADATA, LARGEST_POLICY,
+    PolicyStatement, RoleProof, SessionPolicy, Sts,
+};
+pub use azure::{
+    Application, AzureOrigin, AzureSettings, AzureSource, INSTANCE_METADATA as AZURE_INSTANCE_METADATA,
+    ManagedIdentity, ManagedIdentityHost,
+};
+pub use cache::IssuedCache;
 pub use caller_cache::CallerCache;
+pub use certificate_authority::{
+    AuthorityError, CertificateAuthority, LONGEST_COMMON_NAME, LONGEST_LEAF, Leaf, SHORTEST_LEAF,
+};
+pub use certificate_files::{CertificateFiles, CertificateFilesSettings};
 pub use documents::Documents;
+pub use event::{EventUnwritten, Events, IssueEvent, Outcome};
 pub use fixed::{FixedSecret, FixedSecretSettings, KEPT_WITHOUT_FILE, LARGEST_SECRET_BYTES};
+pub use gcp::{
+    Federation, GOOGLE_METADATA, GcpOrigin, GcpProof, GcpSettings, GcpSource, GcpToken,
+    LONGEST_SUBJECT as LONGEST_GOOGLE_SUBJECT, MetadataServer, ServiceAccount,
+};
 pub use identity_headers::{HeaderLines, IdentityHeaderCache, MOST_VALUE_BYTES, PlainIdentity};
 pub use key_ring::{KeyChange, Rotation};
 pub use keys::{KeyError, SHORTEST_ROTATION, SigningKeys};
+pub use leases::Leases;
+pub use mtls::{LONGEST_URI, MtlsSettings, MtlsSource, UriTemplate, UriTemplateError};
 pub use none::NoCredential;
+pub use oauth::{Actor, OauthGrant, OauthSettings, OauthSource, Subject};
+pub use remote::{PATIENCE, Remote, RemoteSettings};
 pub use signing_key::{Algorithm, Refused, SigningKey};
+pub use sigv4::{
+    AwsKeys, AwsSigner, BodyMemory, ClockSkew, Payload, RequestSignature, Settled, SigningError, SigningScope,
+};
+pub use source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
+pub use subject_token::{SubjectClaims, SubjectTokens};
+pub use template::{Template, TemplateError, ValueError, Variable, is_plain};
+pub use token_endpoint::{ClientAuthentication, Form, IssuedToken, TokenEndpoint};
+pub use vault::{
+    DatabaseSecret, KvSecret, UserHeaders, VaultLeases, VaultLogin, VaultSecret, VaultServer, VaultSettings,
+    VaultSource, VaultSubject, is_vault_path,
+};
+pub use verdict::{Verdict, judge};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,8 +87,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, header};
 
+pub use crate::outbound::{ClientIdentity, ClientIdentityError};
+
 use crate::clock::Timestamp;
 use crate::policy::Grant;
+use crate::route::PathParameters;
 
 /// Short-lived proof for the upstream. `Debug` shows no value.
 #[derive(Clone)]
@@ -48,8 +106,66 @@ pub struct Credential {
     pub expires_at: Option<Timestamp>,
     /// Whether it was made for this request rather than taken from the cache.
     pub fresh: bool,
+    /// What goes upstream.
+    pub proof: Proof,
+    /// What it is kept under in the cache of what others issue.
+    pub(crate) key: Option<[u8; 32]>,
+}
+
+/// What goes upstream, and how. `Debug` shows no value.
+#[derive(Clone)]
+pub enum Proof {
     /// Headers to set on the request, each marked sensitive. Set after everything else, and nothing removes them.
-    pub headers: Arc<[(HeaderName, HeaderValue)]>,
+    Headers(Arc<[(HeaderName, HeaderValue)]>),
+    /// Keys by which the request is signed.
+    AwsKeys(Arc<AwsSigner>),
+    /// A certificate that the connection itself shows.
+    Certificate(Arc<ClientIdentity>),
+}
+
+impl Proof {
+    /// Nothing at all.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::Headers(Arc::default())
+    }
+
+    /// Headers to set on the request.
+    #[must_use]
+    pub fn headers(&self) -> Arc<[(HeaderName, HeaderValue)]> {
+        match self {
+            Self::Headers(headers) => headers.clone(),
+            Self::AwsKeys(_) | Self::Certificate(_) => Arc::default(),
+        }
+    }
+
+    /// What signs the request.
+    #[must_use]
+    pub fn signer(&self) -> Option<&Arc<AwsSigner>> {
+        match self {
+            Self::Headers(_) | Self::Certificate(_) => None,
+            Self::AwsKeys(signer) => Some(signer),
+        }
+    }
+
+    /// What the connection is opened as.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Arc<ClientIdentity>> {
+        match self {
+            Self::Headers(_) | Self::AwsKeys(_) => None,
+            Self::Certificate(identity) => Some(identity),
+        }
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Headers(headers) => formatter.debug_list().entries(headers.iter().map(|(name, _)| name)).finish(),
+            Self::AwsKeys(signer) => signer.fmt(formatter),
+            Self::Certificate(identity) => identity.fmt(formatter),
+        }
+    }
 }
 
 impl Credential {
@@ -57,7 +173,52 @@ impl Credential {
     #[must_use]
     pub fn nobodys() -> Self {
         let none: Arc<str> = "none".into();
-        Self { id: none.clone(), name: none, kind: "none", expires_at: None, fresh: false, headers: Arc::from([]) }
+        Self {
+            id: none.clone(),
+            name: none,
+            kind: "none",
+            expires_at: None,
+            fresh: false,
+            proof: Proof::nothing(),
+            key: None,
+        }
+    }
+
+    /// Whether an upstream that finds it expired may be asked once more, with another.
+    #[must_use]
+    pub fn is_replaceable(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+/// What a credential is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The permission.
+    pub grant: &'a Grant,
+    /// The request's time.
+    pub now: Timestamp,
+    /// What the route's pattern caught.
+    pub parameters: &'a PathParameters,
+    /// The JWT by which the caller was recognised, where it was one.
+    pub token: Option<&'a str>,
+    /// The request's id.
+    pub request_id: &'a Arc<str>,
+}
+
+impl Ask<'_> {
+    /// The caller's own token.
+    ///
+    /// # Errors
+    /// [`CredentialError`] for a caller who came by anything else.
+    pub fn caller_token(&self) -> Result<&str, CredentialError> {
+        self.token.ok_or_else(|| CredentialError {
+            name: "".into(),
+            code: CredentialError::NO_CALLER_TOKEN,
+            detail: "this credential is made of the caller's own token, and the caller came by something else"
+                .to_owned(),
+            claims: None,
+        })
     }
 }
 
@@ -77,26 +238,58 @@ pub struct CredentialError {
     pub code: &'static str,
     /// What went wrong, without any secret.
     pub detail: String,
+    /// What the issuer wants of the caller's next sign-in, as the JSON object of a claims request.
+    pub claims: Option<Arc<str>>,
 }
 
 impl CredentialError {
     /// The `code` of an error that is the caller's own, and stays: what there is to say of it is more than fits.
     pub const PRINCIPAL_TOO_LARGE: &'static str = "principal_too_large";
 
+    /// The `code` of an error that is the caller's own: it showed no token to make a credential of.
+    pub const NO_CALLER_TOKEN: &'static str = "caller_token_missing";
+    /// The `code` of an error that is the request's own: a value of it does not fit where the credential needs it.
+    pub const UNFIT_VALUE: &'static str = "credential_value_refused";
+
+    /// The `code` of an error that the caller can mend: the issuer of the credential wants another sign-in first.
+    pub const INTERACTION: &'static str = "interaction_required";
+
+    /// A value of the request does not fit where the credential needs it.
+    pub(crate) fn unfit(detail: impl Into<String>) -> Self {
+        Self { name: "".into(), code: Self::UNFIT_VALUE, detail: detail.into(), claims: None }
+    }
+
     /// Whether the caller is refused, rather than the credential out of reach for a moment.
     #[must_use]
     pub fn refuses_caller(&self) -> bool {
-        self.code == Self::PRINCIPAL_TOO_LARGE
+        [Self::PRINCIPAL_TOO_LARGE, Self::NO_CALLER_TOKEN, Self::UNFIT_VALUE, Self::INTERACTION].contains(&self.code)
+    }
+}
+
+impl From<ValueError> for CredentialError {
+    fn from(error: ValueError) -> Self {
+        Self::unfit(error.to_string())
     }
 }
 
 /// One way of proving a caller to an upstream. Never blocks past its own deadline.
 pub trait CredentialProvider: Send + Sync + fmt::Debug {
-    /// Proof for the upstream about `grant`, valid at `now`.
-    fn issue<'a>(&'a self, grant: &'a Grant, now: Timestamp) -> BoxFuture<'a, Result<Credential, CredentialError>>;
+    /// Proof for the upstream about the grant, valid now.
+    fn issue<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Credential, CredentialError>>;
 
     /// Names of every header that it may set: removed from what the caller sent.
     fn headers(&self) -> Vec<HeaderName>;
+
+    /// The upstream says that `credential` has expired: it is not handed out again.
+    fn drop_expired(&self, _credential: &Credential) {}
+
+    /// What would be asked of whom, for people: no secret, no token.
+    ///
+    /// # Errors
+    /// [`CredentialError`] where nothing would be asked.
+    fn shown(&self, _ask: &Ask<'_>) -> Result<serde_json::Value, CredentialError> {
+        Ok(serde_json::Value::Null)
+    }
 }
 
 /// Why a credential cannot be configured like this.
@@ -131,6 +324,14 @@ pub enum SettingsError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, without any of its text.
+        detail: String,
+    },
+    /// The files hold no client certificate that can be shown.
+    #[error("no client certificate in `{}`: {detail}", .path.display())]
+    Certificate {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong with it or its key, without any of their text.
         detail: String,
     },
     /// The prefix does not fit a header.

@@ -6,9 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use http::HeaderName;
 
-use super::{Credential, CredentialError, CredentialProvider, SettingsError};
-use crate::clock::Timestamp;
-use crate::policy::Grant;
+use super::{Ask, Credential, CredentialError, CredentialProvider, Proof, SettingsError};
 
 /// Shows the upstream nothing.
 #[derive(Clone, Debug)]
@@ -32,7 +30,8 @@ impl NoCredential {
             kind: "none",
             expires_at: None,
             fresh: false,
-            headers: Arc::from([]),
+            proof: Proof::nothing(),
+            key: None,
         };
         Ok(Self { reason, credential })
     }
@@ -45,7 +44,7 @@ impl NoCredential {
 }
 
 impl CredentialProvider for NoCredential {
-    fn issue<'a>(&'a self, _grant: &'a Grant, _now: Timestamp) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+    fn issue<'a>(&'a self, _ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Credential, CredentialError>> {
         ready(Ok(self.credential.clone())).boxed()
     }
 

@@ -11,7 +11,8 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents,
 };
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -27,8 +28,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm, in the order of their documents.
-    pub const ALL: [Self; 2] = [Self::Es256, Self::Rs256];
+    /// Every algorithm, in the order of their documents: some readers look at the first key only, and can use no other
+    /// than an RSA key with a certificate.
+    pub const ALL: [Self; 2] = [Self::Rs256, Self::Es256];
 
     /// Name in the `alg` header.
     #[must_use]
@@ -148,6 +150,27 @@ impl SigningKey {
         self.algorithm
     }
 
+    /// A certificate of the key by itself, DER in base64, for readers that take a key from `x5c` alone (RFC 7517
+    /// section 4.7). It says nothing but the key, and is the same whenever it is made: some pin its thumbprint. `None`
+    /// for keys that nobody reads so.
+    pub(super) fn certificate(&self) -> Option<String> {
+        if self.algorithm != Algorithm::Rs256 {
+            return None;
+        }
+        let private = PrivatePkcs8KeyDer::from(self.private.as_slice());
+        let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&private, &rcgen::PKCS_RSA_SHA256).ok()?;
+        let mut certificate = rcgen::CertificateParams::default();
+        certificate.distinguished_name = rcgen::DistinguishedName::new();
+        certificate.distinguished_name.push(rcgen::DnType::CommonName, &*self.kid);
+        let digest = digest(&SHA256, self.kid.as_bytes());
+        // Positive, and short enough (RFC 5280 section 4.1.2.2).
+        let serial: Vec<u8> = [1].iter().chain(digest.as_ref().iter().take(15)).copied().collect();
+        certificate.serial_number = Some(serial.into());
+        certificate.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        certificate.not_after = rcgen::date_time_ymd(9999, 12, 31);
+        Some(STANDARD.encode(certificate.self_signed(&pair).ok()?.der()))
+    }
+
     pub(super) const fn public(&self) -> &PublicKey {
         &self.public
     }
@@ -193,6 +216,22 @@ mod tests {
         let again = SigningKey::from_pkcs8(Algorithm::Es256, Zeroizing::new(key.private().to_vec())).unwrap();
         assert_eq!((key.kid(), key.public()), (again.kid(), again.public()));
         assert_eq!(format!("{key:?}"), format!("SigningKey {{ kid: {:?}, .. }}", key.kid()));
+    }
+
+    #[test]
+    fn the_certificate_of_a_key_is_the_same_whenever_it_is_made() {
+        let key = SigningKey::generate(Algorithm::Rs256).unwrap();
+        let again = SigningKey::from_pkcs8(Algorithm::Rs256, Zeroizing::new(key.private().to_vec())).unwrap();
+        let certificate = key.certificate().unwrap();
+        assert_eq!(Some(&certificate), again.certificate().as_ref());
+        let der = STANDARD.decode(certificate).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+        let x509_parser::public_key::PublicKey::RSA(public) = parsed.public_key().parsed().unwrap() else {
+            panic!("an RSA key")
+        };
+        let PublicKey::Rsa { n, .. } = key.public() else { panic!("an RSA key") };
+        assert_eq!(URL_SAFE_NO_PAD.encode(public.modulus.strip_prefix(&[0]).unwrap_or(public.modulus)), *n);
+        assert_eq!(SigningKey::generate(Algorithm::Es256).unwrap().certificate(), None);
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use serde_json::Map;
 
+use super::Ask;
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{Principal, PrincipalKind, VerifiedIdentity};
 use crate::policy::{Grant, RoleSession};
-use crate::route::{Accepts, Access, Cors, EvidenceKind, HostPattern, LoginRequirement, PathMode, Route, RouteLimits};
+use crate::route::{
+    Accepts, Access, Cors, EvidenceKind, HostPattern, LoginRequirement, PathMode, PathParameters, Route, RouteLimits,
+};
 
 /// What a test says about its caller; the rest is as usual.
 #[derive(Clone)]
@@ -53,6 +56,7 @@ impl Caller {
             authenticated_at: None,
             began_at: Timestamp::default(),
             expires_at: None,
+            environment: None,
             attributes: BTreeMap::new(),
             claims: Map::new(),
             fingerprint: [self.fingerprint; 32],
@@ -61,6 +65,25 @@ impl Caller {
         let session = |role: &&str| RoleSession { role: (*role).into(), began_at, ends_at };
         let roles = self.roles.iter().map(session).collect();
         Grant::for_tests(Arc::new(principal), Arc::new(route()), roles, self.expires_at)
+    }
+}
+
+/// A grant and what else goes with it when a credential is asked for.
+pub(super) struct Asked {
+    pub(super) grant: Grant,
+    pub(super) parameters: PathParameters,
+    pub(super) token: Option<String>,
+    request_id: Arc<str>,
+}
+
+impl Asked {
+    pub(super) fn of(grant: Grant) -> Self {
+        Self { grant, parameters: PathParameters::default(), token: None, request_id: "r1".into() }
+    }
+
+    pub(super) fn at(&self, now: Timestamp) -> Ask<'_> {
+        let (grant, parameters, token) = (&self.grant, &self.parameters, self.token.as_deref());
+        Ask { grant, now, parameters, token, request_id: &self.request_id }
     }
 }
 
@@ -79,6 +102,7 @@ fn route() -> Route {
         csrf_origins: BTreeSet::new(),
         pass_authorization: None,
         pass_cookies: None,
+        speaks_aws: false,
         websocket: false,
         identity_headers: None,
         limits: RouteLimits::default(),

@@ -15,11 +15,11 @@ use super::*;
 use crate::audit::{Audit, Destination, WhenFull, Writer, WriterSettings};
 use crate::body;
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{Credential, CredentialError, CredentialProvider};
+use crate::credential::{Ask, Credential, CredentialError, CredentialProvider};
 use crate::identity::testing::{route, workload};
 use crate::identity::{IdentityError, IdentityVerifier, Presented, Principal, PrincipalKind};
 use crate::peer::{Transport, TrustedProxies};
-use crate::policy::{Grant, Policies, PolicySettings, PolicySource, RoleSettings, RoleTrust};
+use crate::policy::{Policies, PolicySettings, PolicySource, RoleSettings, RoleTrust};
 use crate::proxy::{ProxyParts, ServedRoute, Snapshot};
 use crate::route::{EvidenceKind, Router};
 use crate::shutdown::Shutdown;
@@ -60,7 +60,7 @@ impl IdentityVerifier for Step {
 }
 
 impl CredentialProvider for Step {
-    fn issue<'a>(&'a self, _: &'a Grant, _: Timestamp) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+    fn issue<'a>(&'a self, _: &'a Ask<'a>) -> BoxFuture<'a, Result<Credential, CredentialError>> {
         async move {
             self.run();
             Ok(Credential::nobodys())

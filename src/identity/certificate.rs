@@ -157,6 +157,7 @@ impl CertificateSettings {
             // As a token's `iat`: replicas agree on it without talking.
             began_at: valid_from,
             expires_at: Some(valid_until),
+            environment: None,
             attributes: std::collections::BTreeMap::new(),
             claims,
             fingerprint: sha256(&[fingerprint, self.issuer.as_bytes()].concat()),

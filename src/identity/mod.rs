@@ -89,6 +89,8 @@ pub struct VerifiedIdentity {
     pub began_at: Timestamp,
     /// When the evidence ends.
     pub expires_at: Option<Timestamp>,
+    /// The environment that it belongs to, where its issuer says.
+    pub environment: Option<Arc<str>>,
     /// Projected claims, by the names that policies use.
     pub attributes: BTreeMap<String, Attribute>,
     /// All verified claims, for the trust clauses of roles.
@@ -137,6 +139,7 @@ impl Principal {
                 authenticated_at: None,
                 began_at: now,
                 expires_at: None,
+                environment: None,
                 attributes: BTreeMap::new(),
                 claims: Map::new(),
                 fingerprint: [0; 32],
@@ -209,6 +212,12 @@ pub enum IdentityError {
         /// Configured name of the issuer.
         issuer: Arc<str>,
     },
+    /// Good evidence of a caller of another environment than the route's.
+    #[error("the caller is of environment `{stated}`, and the route is not")]
+    EnvironmentMismatch {
+        /// The caller's environment.
+        stated: Arc<str>,
+    },
     /// Good evidence of a browser session that may not be used for this request (CSRF rule).
     #[error("a cookie-authenticated request came from another origin")]
     CrossOrigin,
@@ -240,6 +249,7 @@ impl IdentityError {
             Self::TwoKinds => "two_kinds_of_evidence",
             Self::Invalid { code, .. } => code,
             Self::NotAccepted { .. } => "issuer_not_accepted",
+            Self::EnvironmentMismatch { .. } => "env_mismatch",
             Self::CrossOrigin => "cross_origin",
             Self::StepUp => "insufficient_user_authentication",
             Self::Unavailable { .. } => "issuer_unavailable",
@@ -273,10 +283,16 @@ pub fn accepts(route: &Route, principal: &Principal) -> bool {
         Access::Public { .. } => true,
         Access::Authenticated(accepts) => {
             principal.kind != PrincipalKind::Anonymous
+                && is_of_environment(route, principal)
                 && accepts.kinds.contains(&principal.evidence)
                 && accepts.issuer(&principal.issuer)
         }
     }
+}
+
+/// Whether a caller may be of the route's environment: it is, or nobody says of which it is.
+fn is_of_environment(route: &Route, principal: &Principal) -> bool {
+    principal.environment.as_ref().is_none_or(|stated| *stated == route.environment)
 }
 
 /// Recognises the caller of `presented.route`: exactly one kind of evidence, of a kind and an issuer that the
@@ -315,6 +331,10 @@ pub async fn identify(
     let principal = verifier.verify(presented).await?;
     if !accepts.issuer(&principal.issuer) {
         return Err(IdentityError::NotAccepted { issuer: principal.issuer.clone() });
+    }
+    if !is_of_environment(presented.route, &principal) {
+        let stated = principal.environment.clone().unwrap_or_default();
+        return Err(IdentityError::EnvironmentMismatch { stated });
     }
     Ok(principal)
 }

@@ -55,8 +55,32 @@ pub struct Projection {
     pub groups: ClaimPath,
     /// Where the e-mail address stands.
     pub email: ClaimPath,
+    /// Which environment a caller belongs to.
+    pub environment: Option<EnvironmentClaim>,
     /// Claims that policies can read.
     pub attributes: Vec<DeclaredAttribute>,
+}
+
+/// A claim that says which environment a caller belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvironmentClaim {
+    /// Where it stands.
+    pub claim: ClaimPath,
+    /// Environment by value; empty where each value is an environment's own name.
+    pub values: BTreeMap<String, Arc<str>>,
+}
+
+impl EnvironmentClaim {
+    fn find(&self, claims: &Map<String, Value>) -> Result<Arc<str>, IdentityError> {
+        let found = self.claim.find(claims).ok_or_else(|| missing(self.claim.as_str()))?;
+        let value = found.as_str().ok_or_else(|| malformed(self.claim.as_str()))?;
+        if self.values.is_empty() {
+            return Ok(value.into());
+        }
+        self.values.get(value).cloned().ok_or_else(|| {
+            IdentityError::invalid("claim_mismatch", format!("the claim `{}` names no known environment", self.claim))
+        })
+    }
 }
 
 /// What a verifier knows about the evidence besides its claims.
@@ -98,6 +122,7 @@ impl Projection {
             authenticated_at: facts.authenticated_at,
             began_at: facts.began_at,
             expires_at: facts.expires_at,
+            environment: self.environment.as_ref().map(|claim| claim.find(&claims)).transpose()?,
             attributes: self.attributes(&claims)?,
             claims,
             fingerprint: facts.fingerprint,
@@ -236,6 +261,7 @@ mod tests {
             forbidden_claims: Vec::new(),
             groups: path("groups"),
             email: path("email"),
+            environment: None,
             attributes: Vec::new(),
         }
     }

@@ -33,6 +33,7 @@ pub(super) fn route() -> Route {
         csrf_origins: BTreeSet::new(),
         pass_authorization: None,
         pass_cookies: None,
+        speaks_aws: false,
         websocket: true,
         identity_headers: None,
         limits: RouteLimits::default(),

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -21,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower::Service;
 
-use super::{PlainHttp, provider};
+use super::{OutboundSettings, PlainHttp, provider};
 use crate::body::BoxError;
 
 /// Addresses of one name that are tried, at most.
@@ -42,17 +43,20 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    pub(super) fn new(
-        authorities_pem: Option<&[u8]>,
-        deadline: Duration,
-        plain_http: PlainHttp,
-    ) -> Result<Self, BoxError> {
-        let roots = roots(authorities_pem, || rustls_native_certs::load_native_certs().certs)?;
-        let mut config = ClientConfig::builder_with_provider(provider())
+    pub(super) fn new(settings: &OutboundSettings) -> Result<Self, BoxError> {
+        let system = || rustls_native_certs::load_native_certs().certs;
+        let roots = roots(settings.authorities_pem.as_deref(), system)?;
+        let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match &settings.client_certificate {
+            None => config.with_no_client_auth(),
+            Some(identity) => {
+                config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified().clone())))
+            }
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let (deadline, plain_http) = (settings.connect_deadline, settings.plain_http);
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), deadline, plain_http })
     }
 
@@ -61,8 +65,8 @@ impl Connector {
         let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = address.port_u16().unwrap_or(if https { 443 } else { 80 });
         let mut candidates: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
-        if !https && self.plain_http == PlainHttp::LoopbackOnly {
-            candidates.retain(|candidate| candidate.ip().is_loopback());
+        if !https {
+            candidates.retain(|candidate| self.plain_http.allows(candidate.ip()));
         }
         candidates.truncate(ADDRESSES);
         let tcp = self.first_reachable(&candidates).await?;

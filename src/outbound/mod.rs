@@ -3,13 +3,17 @@
 //! Every exchange has a deadline and a size limit, follows no redirect and reads no proxy settings from the
 //! environment. A redirect is an error, for it could lead to an address that nobody configured.
 
+mod client_identity;
 mod connector;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use client_identity::{ClientIdentity, ClientIdentityError, fingerprint, hexadecimal, validity};
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +35,9 @@ pub enum PlainHttp {
     /// Loopback only, by name and by the address it resolves to.
     #[default]
     LoopbackOnly,
+    /// Loopback, and addresses that are never routed, where clouds put their metadata servers: `169.254.0.0/16`,
+    /// `fe80::/10`, `fd00:ec2::/32` and `metadata.google.internal`.
+    LinkLocal,
     /// Anywhere: for a collector inside a mesh that encrypts by itself.
     Anywhere,
 }
@@ -40,6 +47,8 @@ pub enum PlainHttp {
 pub struct OutboundSettings {
     /// PEM certificates of the authorities that are trusted; `None`: the system's.
     pub authorities_pem: Option<Vec<u8>>,
+    /// The certificate that servers which ask for one are shown.
+    pub client_certificate: Option<ClientIdentity>,
     /// From the first byte of the request to the last of the answer.
     pub total_deadline: Duration,
     /// For name lookup, TCP and TLS together.
@@ -54,6 +63,7 @@ impl Default for OutboundSettings {
     fn default() -> Self {
         Self {
             authorities_pem: None,
+            client_certificate: None,
             total_deadline: Duration::from_secs(5),
             connect_deadline: Duration::from_secs(3),
             response_limit_bytes: 512 * 1024,
@@ -126,9 +136,7 @@ impl OutboundClient {
     /// # Errors
     /// [`OutboundError::Authorities`].
     pub fn new(settings: &OutboundSettings) -> Result<Self, OutboundError> {
-        let connector =
-            Connector::new(settings.authorities_pem.as_deref(), settings.connect_deadline, settings.plain_http)
-                .map_err(OutboundError::Authorities)?;
+        let connector = Connector::new(settings).map_err(OutboundError::Authorities)?;
         let client = Client::builder(TokioExecutor::new())
             // A connection that the other side may be closing is no place for a code or a refresh token, which can be
             // sent once only. Exchanges are rare: each has a connection of its own.
@@ -213,6 +221,7 @@ pub fn check_address(address: &Uri, plain_http: PlainHttp) -> Result<(), &'stati
     match address.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if plain_http == PlainHttp::Anywhere || is_loopback_name(authority.host()) => Ok(()),
+        Some("http") if plain_http == PlainHttp::LinkLocal && is_link_local_name(authority.host()) => Ok(()),
         Some("http") => Err("plain http is for loopback only"),
         _ => Err("its scheme is not https"),
     }
@@ -235,6 +244,32 @@ fn is_loopback_name(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl PlainHttp {
+    /// Whether a plain connection to the address may be opened.
+    fn allows(self, address: IpAddr) -> bool {
+        match self {
+            Self::LoopbackOnly => address.is_loopback(),
+            Self::LinkLocal => address.is_loopback() || is_link_local(address),
+            Self::Anywhere => true,
+        }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.segments();
+            address.is_unicast_link_local() || (first, second) == (0xfd00, 0x0ec2)
+        }
+    }
+}
+
+fn is_link_local_name(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "metadata.google.internal" || host.parse().is_ok_and(is_link_local)
 }
 
 /// Without query, for a query may hold a secret.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::audit::{Decision, Unwritten};
-use crate::credential::CredentialError;
+use crate::credential::{CredentialError, SigningError};
 use crate::identity::IdentityError;
 use crate::peer::Admission;
 use crate::policy::{Denied, DenyReason};
@@ -48,6 +48,9 @@ pub enum ProxyError {
     /// No credential for the upstream.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The request cannot be signed for the upstream.
+    #[error("the request cannot be signed: {0}")]
+    Signing(SigningError),
     /// The upstream gave no answer.
     #[error(transparent)]
     Upstream(UpstreamError),
@@ -111,6 +114,7 @@ impl ProxyError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::Credential(error) if error.code == CredentialError::INTERACTION => StatusCode::UNAUTHORIZED,
             Self::Credential(error) if error.refuses_caller() => StatusCode::FORBIDDEN,
             Self::Target(TargetError::MethodUnsupported) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Target(_) => StatusCode::BAD_REQUEST,
@@ -120,7 +124,9 @@ impl ProxyError {
             Self::UpgradeRefused | Self::CertificateBarred => StatusCode::FORBIDDEN,
             Self::Identity(error) => match error {
                 IdentityError::TwoKinds => StatusCode::BAD_REQUEST,
-                IdentityError::CrossOrigin | IdentityError::NotAccepted { .. } => StatusCode::FORBIDDEN,
+                IdentityError::CrossOrigin
+                | IdentityError::NotAccepted { .. }
+                | IdentityError::EnvironmentMismatch { .. } => StatusCode::FORBIDDEN,
                 IdentityError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 IdentityError::Missing | IdentityError::Invalid { .. } | IdentityError::StepUp => {
                     StatusCode::UNAUTHORIZED
@@ -133,6 +139,10 @@ impl ProxyError {
                 | DenyReason::Guardrail
                 | DenyReason::EvaluationFailed => StatusCode::FORBIDDEN,
             },
+            Self::Signing(SigningError::SignedChunks) => StatusCode::NOT_IMPLEMENTED,
+            Self::Signing(SigningError::Length) => StatusCode::LENGTH_REQUIRED,
+            Self::Signing(SigningError::Malformed(_)) => StatusCode::BAD_REQUEST,
+            Self::Signing(_) => StatusCode::FORBIDDEN,
             Self::Upstream(error) => match error.class() {
                 FailureClass::Upstream => StatusCode::BAD_GATEWAY,
                 FailureClass::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -163,6 +173,10 @@ impl ProxyError {
             Self::Denied(denied) => denied.reason.code(),
             Self::Credential(error) if error.refuses_caller() => error.code,
             Self::Credential(_) => "credential_unavailable",
+            Self::Signing(SigningError::SignedChunks) => "signed_chunks",
+            Self::Signing(SigningError::Length) => "length_required",
+            Self::Signing(SigningError::Malformed(_)) => "path_malformed",
+            Self::Signing(_) => "signing_scope_refused",
             Self::Upstream(error) => error.code(),
             Self::AuditFull => "audit_queue_full",
             Self::AuditUnwritten => "audit_unavailable",
@@ -177,9 +191,23 @@ impl ProxyError {
     #[must_use]
     pub fn sentence(&self) -> &'static str {
         match self {
-            Self::Credential(error) if error.refuses_caller() => {
+            Self::Credential(error) if error.code == CredentialError::PRINCIPAL_TOO_LARGE => {
                 "What there is to say of you, such as all your groups, is more than the service behind can be told."
             }
+            Self::Credential(error) if error.code == CredentialError::INTERACTION => {
+                "The service behind asks for another sign-in first, such as with a second factor."
+            }
+            Self::Credential(error) if error.refuses_caller() => {
+                "No credential for the service behind can be made of this request and its caller."
+            }
+            Self::Signing(SigningError::SignedChunks) => {
+                "Each chunk of the body is signed, which cannot be passed on. Let the client send it unsigned."
+            }
+            Self::Signing(SigningError::Length) => "The request's body needs a length.",
+            Self::Signing(SigningError::Malformed(_)) => {
+                "The request's method, host or path is malformed or can be read in two ways."
+            }
+            Self::Signing(_) => "The request is signed for a service or a region that this address does not serve.",
             Self::Target(_) => "The request's method, host or path is malformed or can be read in two ways.",
             Self::NoRoute => "Nothing is served at this address.",
             Self::TooManyFields => "The request has more header fields than are taken.",
@@ -191,6 +219,7 @@ impl ProxyError {
                 IdentityError::TwoKinds => "The request shows two kinds of evidence of who is calling. Send one.",
                 IdentityError::Invalid { .. } => "The evidence of who is calling does not hold.",
                 IdentityError::NotAccepted { .. } => "This address does not take callers of your issuer.",
+                IdentityError::EnvironmentMismatch { .. } => "This address is of another environment than you are.",
                 IdentityError::CrossOrigin => "A request with your session came from another site.",
                 IdentityError::StepUp => "This address asks for a stronger or more recent sign-in.",
                 IdentityError::Unavailable { .. } => "Who is calling cannot be verified at the moment. Try again.",
@@ -220,6 +249,7 @@ impl ProxyError {
     pub fn decision(&self) -> Decision {
         match self {
             Self::Credential(error) if error.refuses_caller() => Decision::Deny,
+            Self::Signing(_) => Decision::Deny,
             Self::Credential(_) | Self::Upstream(_) | Self::BodyOutgrew => Decision::Allow,
             Self::TooManyFields
             | Self::CertificateBarred
@@ -249,6 +279,7 @@ impl ProxyError {
             | Self::BodyOutgrew
             | Self::TooManyFields
             | Self::UpgradeRefused
+            | Self::Signing(_)
             | Self::SourceOverloaded
             | Self::RateLimited { .. } => Outcome::Rejected,
             Self::Identity(_) | Self::Denied(_) | Self::CertificateBarred => Outcome::Denied,

@@ -6,24 +6,20 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{Method, Response, header};
 use http_body::Body as _;
-use hyper::upgrade::OnUpgrade;
 
 use super::assumption;
-use super::exchange::{Exchange, Tunnel};
-use super::granted;
+use super::exchange::Exchange;
 use super::rates::Counted;
-use super::respond::{asks_for_websocket, keep_from_caches, login_reason};
-use super::{Arrival, Proxy, ProxyError, ServedRoute};
+use super::respond::{keep_from_caches, login_reason};
+use super::{Arrival, Proxy, ProxyError};
 use crate::audit::Decision;
 use crate::body::Body;
-use crate::credential::Credential;
-use crate::identity::{IdentityError, Presented, Principal, PrincipalKind, identify};
+use crate::identity::{IdentityError, Presented, Principal, identify};
 use crate::login::{self, ShownSession};
 use crate::policy::{Grant, RequestFacts};
-use crate::route::{Access, EvidenceKind, Route, RouteMatch};
+use crate::route::{EvidenceKind, Route, RouteMatch};
 use crate::target::RequestTarget;
 use crate::telemetry::{Outcome, Step};
-use crate::upstream::Forward;
 
 impl Proxy {
     /// The line.
@@ -122,61 +118,6 @@ impl Proxy {
         Ok((grant, shown))
     }
 
-    /// Credential and upstream: needs the grant.
-    async fn send(
-        &self,
-        arrival: &Arrival<'_>,
-        matched: &RouteMatch,
-        served: &ServedRoute,
-        grant: &Grant,
-        parts: &mut Parts,
-        body: Body,
-        exchange: &mut Exchange,
-    ) -> Result<Response<Body>, ProxyError> {
-        if asks_for_websocket(parts) && !grant.route().websocket {
-            return Err(ProxyError::UpgradeRefused);
-        }
-        let began = Instant::now();
-        let credential = if stands_for_nobody(grant) {
-            Ok(Credential::nobodys())
-        } else {
-            served.credential.issue(grant, arrival.now).await
-        };
-        let began = exchange.note(Step::Credential, began);
-        let credential = credential?;
-        exchange.entry.credential_id = Some(credential.id.clone());
-        exchange.entry.credential_expires_at = credential.expires_at;
-        let plain_identity = served.plain_identity.as_ref().filter(|_| !stands_for_nobody(grant));
-        let identity_headers = plain_identity.map(|plain| plain.lines(grant)).transpose()?;
-
-        if self.parts.strict_audit {
-            granted::record(&self.parts.audit, &exchange.entry, arrival.now, &served.upstream.settings().name).await?;
-        }
-
-        let upgrade = if asks_for_websocket(parts) { parts.extensions.remove::<OnUpgrade>() } else { None };
-        exchange.entry.upstream = Some(served.upstream.settings().name.clone());
-        let body = exchange.counting(body, grant.route().limits.body_bytes);
-        let forward = Forward {
-            target: &matched.target,
-            headers: std::mem::take(&mut parts.headers),
-            body,
-            downstream: arrival.downstream,
-            request_id: &arrival.request_id,
-            trace: arrival.trace,
-            identity_headers: identity_headers.as_deref().unwrap_or_default(),
-            protected: &served.protected,
-            upgrade: upgrade.is_some(),
-        };
-        let forwarded =
-            served.upstream.forward(forward, grant, &credential, &mut exchange.entry.upstream_address).await;
-        exchange.note(Step::Upstream, began);
-        let forwarded = forwarded?;
-        if let (Some(downstream), Some(upstream)) = (upgrade, forwarded.upgrade) {
-            exchange.tunnel = Some(Tunnel { downstream, upstream });
-        }
-        Ok(forwarded.response)
-    }
-
     /// A browser that navigates is sent to sign in where that can help.
     fn login_instead(
         &self,
@@ -193,12 +134,6 @@ impl Proxy {
         exchange.refused(error);
         Some(response)
     }
-}
-
-/// Whether this is a preflight's grant: the route asks for identity, and the request has none. A browser sends it for
-/// any page of a named origin, so it carries no credential.
-fn stands_for_nobody(grant: &Grant) -> bool {
-    grant.principal().kind == PrincipalKind::Anonymous && !matches!(grant.route().access, Access::Public { .. })
 }
 
 /// What a request may not be, whoever sent it.

@@ -21,6 +21,8 @@ mod rates;
 
 mod respond;
 
+mod send;
+
 mod snapshot;
 
 mod streams;

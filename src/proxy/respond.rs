@@ -1,5 +1,7 @@
 //! How a refusal looks: a page for browsers, RFC 9457 problem JSON for programs, a status for gRPC.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -145,6 +147,13 @@ fn challenge(refusal: &Refusal<'_>) -> Option<HeaderValue> {
             }
         }
         ProxyError::Identity(IdentityError::Invalid { .. }) => text.push_str(", error=\"invalid_token\""),
+        // <https://learn.microsoft.com/entra/identity-platform/claims-challenge>: the claims in base64.
+        ProxyError::Credential(error) => {
+            text.push_str(", error=\"insufficient_claims\"");
+            if let Some(claims) = &error.claims {
+                text.push_str(&format!(", claims=\"{}\"", STANDARD.encode(&**claims)));
+            }
+        }
         ProxyError::Denied(denied) if denied.reason == DenyReason::RoleSessionExpired => {
             text.push_str(", error=\"invalid_token\", error_description=\"the role session has ended\"");
         }

@@ -16,6 +16,7 @@ fn route(index: usize, host: HostPattern, path: &str, path_mode: PathMode) -> Ro
         csrf_origins: BTreeSet::new(),
         pass_authorization: None,
         pass_cookies: None,
+        speaks_aws: false,
         websocket: false,
         identity_headers: None,
         limits: RouteLimits::default(),

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::{self as shared_body, BoxError};
+use crate::credential::RequestSignature;
 use crate::peer::Scheme;
 use crate::route::RouteLimits;
 
@@ -27,6 +28,10 @@ use super::{Forwarded, Upstream};
 /// One request on its way, over at most two connections.
 pub(super) struct Attempt<'a> {
     pub(super) upstream: &'a Upstream,
+    /// The upstream's addresses, with the connections that may serve this request.
+    pub(super) endpoints: &'a [Arc<Endpoint>],
+    /// Whether those are of one identity among many.
+    pub(super) by_identity: bool,
     pub(super) began: Instant,
     pub(super) limits: RouteLimits,
     pub(super) ends: Ends,
@@ -34,6 +39,7 @@ pub(super) struct Attempt<'a> {
     pub(super) authority: Option<Authority>,
     pub(super) exchange: Option<Arc<Exchange>>,
     pub(super) upgrade: bool,
+    pub(super) signature: Option<&'a RequestSignature>,
 }
 
 /// Why one try failed, and whether there may be another.
@@ -65,7 +71,7 @@ impl Attempt<'_> {
             Err(failed) => failed,
         };
         let (second, request) = match failed.again {
-            Again::Elsewhere(request) if self.upstream.endpoints.len() > 1 && self.upstream.retries.spend() => {
+            Again::Elsewhere(request) if self.endpoints.len() > 1 && self.upstream.retries.spend() => {
                 (self.upstream.balancer.next(Some(first)), request)
             }
             Again::Anew(request) => (first, request),
@@ -84,7 +90,7 @@ impl Attempt<'_> {
     ) -> Result<Forwarded, Failed> {
         let given_up = |error| Failed { error, again: Again::Never };
         let balancer = &self.upstream.balancer;
-        let Some(endpoint) = self.upstream.endpoints.get(index) else {
+        let Some(endpoint) = self.endpoints.get(index) else {
             return Err(given_up(UpstreamError::Overloaded));
         };
         *asked = Some(endpoint.name.clone());
@@ -96,12 +102,18 @@ impl Attempt<'_> {
         let mut lease = match leased {
             Ok(Ok(lease)) => lease,
             Ok(Err(error)) if error.blames_address() => {
-                balancer.failed(index);
+                self.blame(index, &error);
                 return Err(Failed { error, again: Again::Elsewhere(request) });
             }
             Ok(Err(error)) | Err(error) => return Err(given_up(error)),
         };
         self.address(&mut request, endpoint, lease.is_http2()).map_err(given_up)?;
+        if let Some(signature) = self.signature {
+            let authority = self.authority.as_ref().unwrap_or(&endpoint.authority).as_str();
+            let signed = signature.apply(&mut request, authority, self.upstream.clock.now());
+            signed
+                .map_err(|_| given_up(UpstreamError::Request("it cannot be written in the one way that is signed")))?;
+        }
         // HTTP/2 tells when it refused a stream unread; hyper keeps the request then, so a bodiless one is copied.
         let copy = (lease.is_http2() && request.body().is_none()).then(|| Box::new(copy_of(&request)));
         let sent = pin!(lease.send(request));
@@ -109,8 +121,8 @@ impl Attempt<'_> {
             Ok(Ok(answer)) => answer,
             Ok(Err(unsent)) => {
                 let failed = self.failure(unsent, copy);
-                if matches!(failed.again, Again::Never) && failed.error.blames_address() {
-                    balancer.failed(index);
+                if matches!(failed.again, Again::Never) {
+                    self.blame(index, &failed.error);
                 }
                 return Err(failed);
             }
@@ -119,14 +131,20 @@ impl Attempt<'_> {
                 if matches!(late, UpstreamError::FirstByteTimeout) {
                     lease.retire();
                 }
-                if late.blames_address() {
-                    balancer.failed(index);
-                }
+                self.blame(index, &late);
                 return Err(given_up(late));
             }
         };
         balancer.succeeded(index);
         self.answered(answer, lease).map_err(given_up)
+    }
+
+    /// Counts a failure of the address. What may be the fault of one identity's certificate is none: else whoever the
+    /// upstream does not let in could set its addresses aside for everybody.
+    fn blame(&self, index: usize, error: &UpstreamError) {
+        if error.blames_address() && !(self.by_identity && error.may_be_of_certificate()) {
+            self.upstream.balancer.failed(index);
+        }
     }
 
     /// Waits within the time for the answer's head. It begins anew with every piece of the caller's body that is

@@ -9,6 +9,8 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::TokioIo;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
@@ -17,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsConnector;
 
+use crate::credential::ClientIdentity;
 use crate::peer::Scheme;
 
 use super::body::RequestBody;
@@ -30,6 +33,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// A dead peer of a long quiet stream is found out by the kernel.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// TLS sessions that one identity remembers: those of a few names, eight of each.
+const SESSIONS_OF_IDENTITY: usize = 32;
 
 /// The tasks of one connection: aborted, and the connection closed, when this is dropped.
 #[derive(Debug)]
@@ -124,6 +129,13 @@ impl Connector {
         Ok(Self { tls, timeout: settings.connect_timeout })
     }
 
+    /// The same, showing the certificate of `identity` instead of any other. `None` where nothing is shown at all,
+    /// because the upstream speaks no TLS.
+    pub(super) fn with_identity(&self, identity: &ClientIdentity) -> Option<Self> {
+        let tls = self.tls.as_ref()?.with_identity(identity);
+        Some(Self { tls: Some(tls), timeout: self.timeout })
+    }
+
     /// One connection to `address`, within the connect timeout. `open` counts it while it lives.
     pub(super) async fn dial(
         &self,
@@ -206,6 +218,24 @@ impl TlsSetup {
             either: offering(&[b"h2", b"http/1.1"]),
             server_name: settings.server_name.as_deref().map(server_name).transpose()?,
         })
+    }
+
+    /// The same trust, and sessions of its own: an upstream takes whoever resumes a session for the one who began it.
+    fn with_identity(&self, identity: &ClientIdentity) -> Self {
+        let certificate: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(identity.certified().clone()));
+        let sessions = Resumption::in_memory_sessions(SESSIONS_OF_IDENTITY);
+        let showing = |config: &ClientConfig| {
+            let mut config = config.clone();
+            config.client_auth_cert_resolver = certificate.clone();
+            config.resumption = sessions.clone();
+            Arc::new(config)
+        };
+        Self {
+            http1: showing(&self.http1),
+            http2: showing(&self.http2),
+            either: showing(&self.either),
+            server_name: self.server_name.clone(),
+        }
     }
 }
 

@@ -161,6 +161,9 @@ pub enum UpstreamError {
     /// The request cannot be written as a request to an upstream.
     #[error("the request cannot be forwarded: {0}")]
     Request(&'static str),
+    /// The client certificate that the request is to be sent by is of no use.
+    #[error("the client certificate cannot be used: {0}")]
+    ClientCertificate(&'static str),
     /// The route's total time is over.
     #[error("the request took longer than its route allows")]
     Total,
@@ -184,6 +187,7 @@ impl UpstreamError {
             Self::RequestBody(_) => "request_body_broken",
             Self::RequestIdle => "request_body_idle",
             Self::Request(_) => "request_malformed",
+            Self::ClientCertificate(_) => "client_certificate_unusable",
             Self::Total => "total_timeout",
             Self::GrantEnded => "grant_ended",
         }
@@ -195,7 +199,7 @@ impl UpstreamError {
         match self {
             Self::Connect { .. } | Self::Closed(_) | Self::Protocol { .. } => FailureClass::Upstream,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::Total => FailureClass::UpstreamTimeout,
-            Self::Overloaded | Self::Exhausted(_) => FailureClass::Unavailable,
+            Self::Overloaded | Self::Exhausted(_) | Self::ClientCertificate(_) => FailureClass::Unavailable,
             Self::RequestBody(_) | Self::Request(_) => FailureClass::Caller,
             Self::RequestIdle => FailureClass::CallerTimeout,
             Self::GrantEnded => FailureClass::GrantEnded,
@@ -210,5 +214,11 @@ impl UpstreamError {
     /// Whether the address itself failed: what counts toward setting it aside.
     pub(super) const fn blames_address(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::ConnectTimeout | Self::FirstByteTimeout | Self::Closed(_))
+    }
+
+    /// Whether it may be the client certificate that the upstream does not take. By TLS 1.3 it says so only after the
+    /// handshake is over for this side.
+    pub(super) const fn may_be_of_certificate(&self) -> bool {
+        matches!(self, Self::Connect { stage: ConnectStage::Tls | ConnectStage::Http, .. } | Self::Closed(_))
     }
 }

@@ -14,7 +14,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::credential::Credential;
 use crate::peer::{Downstream, push_address};
-use crate::route::Route;
+use crate::route::{Route, aws};
 use crate::target::Target;
 
 use super::cookies;
@@ -108,7 +108,7 @@ pub(super) fn for_upstream(mut headers: HeaderMap, rules: &Rules, said: &Said<'_
     for (name, value) in said.identity {
         headers.insert(name, value.clone());
     }
-    for (name, value) in said.credential.headers.iter() {
+    for (name, value) in said.credential.proof.headers().iter() {
         headers.insert(name, value.clone());
     }
     Some(headers)
@@ -125,6 +125,7 @@ impl Rules {
         }
         is_hop_by_hop(normal)
             || is_spoofable(normal)
+            || (self.route.speaks_aws && normal == aws::SECURITY_TOKEN)
             || self.protected.contains(normal)
             || self.credential.iter().any(|(name, _)| normal_form(name.as_str()) == normal)
             || self.route.identity_headers.as_ref().is_some_and(|names| {

@@ -11,6 +11,7 @@ mod connect;
 mod cookies;
 mod error;
 mod headers;
+mod identities;
 mod pool;
 mod reads_on;
 mod retries;
@@ -41,7 +42,7 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::clock::Clock;
-use crate::credential::Credential;
+use crate::credential::{ClientIdentity, Credential, RequestSignature};
 use crate::peer::{Downstream, Scheme};
 use crate::policy::Grant;
 use crate::route::RouteLimits;
@@ -52,6 +53,7 @@ use balance::Balancer;
 use body::{Ends, Exchange, RequestBody, Watch};
 use connect::Connector;
 use headers::{Rules, Said};
+use identities::Identities;
 use pool::Endpoint;
 use retries::RetryBudget;
 
@@ -71,6 +73,8 @@ pub struct Forward<'a> {
     pub trace: &'a TraceContext,
     /// Plain identity headers, names and encoded values.
     pub identity_headers: &'a [(HeaderName, HeaderValue)],
+    /// What the request is signed with, right before it is sent.
+    pub signature: Option<&'a RequestSignature>,
     /// Names that no caller may send.
     pub protected: &'a Arc<ProtectedHeaders>,
     /// Whether the caller asks for a WebSocket; counts only where the route allows it.
@@ -111,7 +115,11 @@ pub struct Upstream {
     settings: UpstreamSettings,
     scheme: Scheme,
     balancer: Balancer,
+    /// Connections that are opened as nobody else than the settings say.
     endpoints: Vec<Arc<Endpoint>>,
+    /// Connections that are opened as the identity of a credential.
+    identities: Identities,
+    connector: Arc<Connector>,
     retries: RetryBudget,
     clock: Clock,
 }
@@ -134,7 +142,8 @@ impl Upstream {
             endpoints.push(Arc::new(endpoint.ok_or_else(|| UpstreamSettingsError::Address(address.to_string()))?));
         }
         let balancer = Balancer::new(endpoints.len(), settings.ejection);
-        Ok(Arc::new(Self { settings, scheme, balancer, endpoints, retries: RetryBudget::default(), clock }))
+        let (identities, retries) = (Identities::default(), RetryBudget::default());
+        Ok(Arc::new(Self { settings, scheme, balancer, endpoints, identities, connector, retries, clock }))
     }
 
     /// What it was made from.
@@ -143,11 +152,13 @@ impl Upstream {
         &self.settings
     }
 
-    /// How it stands now.
+    /// How it stands now. Lets go of connections that the other side closed, and of identities that nobody uses.
     #[must_use]
     pub fn stats(&self) -> UpstreamStats {
+        self.identities.forget_unused(self.clock.now());
         let counts = self.endpoints.iter().map(|endpoint| endpoint.counts());
         let (open, idle) = counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+        let idle = idle + self.identities.idle();
         UpstreamStats { addresses: self.endpoints.len(), ejected: self.balancer.ejected(), open, idle }
     }
 
@@ -177,9 +188,40 @@ impl Upstream {
             HostHeader::Address | HostHeader::Fixed(_) => None,
             HostHeader::Downstream => Some(downstream_authority(forward.target)?),
         };
+        let signature = forward.signature;
+        let of_identity = match credential.proof.identity() {
+            None => None,
+            Some(identity) => Some(self.endpoints_of(identity)?),
+        };
         let (request, exchange) = prepare(forward, grant, credential, upgrade, began, ends)?;
-        let attempt = Attempt { upstream: self, began, limits, ends, authority, exchange, upgrade };
+        let attempt = Attempt {
+            upstream: self,
+            endpoints: of_identity.as_deref().unwrap_or(&self.endpoints),
+            by_identity: of_identity.is_some(),
+            began,
+            limits,
+            ends,
+            authority,
+            exchange,
+            upgrade,
+            signature,
+        };
         attempt.run(request, asked).await
+    }
+
+    /// The addresses with connections that show the certificate of `identity`, and no others.
+    fn endpoints_of(&self, identity: &ClientIdentity) -> Result<Arc<[Arc<Endpoint>]>, UpstreamError> {
+        self.identities.endpoints(identity, self.clock.now(), || {
+            let connector = Arc::new(self.connector.with_identity(identity)?);
+            Some(self.endpoints.iter().map(|endpoint| Arc::new(endpoint.by_identity(connector.clone()))).collect())
+        })
+    }
+
+    /// Those of nobody, then those of every identity.
+    #[cfg(test)]
+    fn all_endpoints(&self) -> Vec<Vec<Arc<Endpoint>>> {
+        let of_identities = self.identities.all().into_iter().map(|endpoints| endpoints.to_vec());
+        std::iter::once(self.endpoints.clone()).chain(of_identities).collect()
     }
 
     /// When streams of this request end. The grant's end is on the wall clock, the rest on the monotonic one.
@@ -216,7 +258,7 @@ fn prepare(
         return Err(UpstreamError::Request("a request for a websocket has a body"));
     }
     let idle = route.limits.idle;
-    let rules = Rules { protected: forward.protected.clone(), route, credential: credential.headers.clone() };
+    let rules = Rules { protected: forward.protected.clone(), route, credential: credential.proof.headers() };
     let said = Said {
         identity: forward.identity_headers,
         credential,

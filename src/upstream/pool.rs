@@ -32,6 +32,8 @@ const DIALS: usize = 128;
 const WAITING: usize = 2048;
 /// HTTP/2 connections to one address: a second one when the first has no stream left.
 const HTTP2_CONNECTIONS: usize = 16;
+/// Idle HTTP/1.1 connections to one address that all identities together keep.
+const IDLE_BY_IDENTITY: usize = 1000;
 const HTTP2_STREAMS: usize = 1000;
 
 /// One address and its connections.
@@ -45,11 +47,39 @@ pub(super) struct Endpoint {
     pub(super) host: HeaderValue,
     connector: Arc<Connector>,
     most_idle: usize,
+    load: Arc<Load>,
+    /// Whether the connections are opened as some identity, which many share this address with.
+    by_identity: bool,
+    /// Each worker's own: the task of a connection and the request that uses it wake each other on one thread.
+    kept: PerWorker<Kept>,
+}
+
+/// What is counted of one address, whoever its connections are opened as.
+#[derive(Debug)]
+struct Load {
     open: Arc<AtomicUsize>,
     waiting: AtomicUsize,
     dials: Semaphore,
-    /// Each worker's own: the task of a connection and the request that uses it wake each other on one thread.
-    kept: PerWorker<Kept>,
+    /// Idle connections of all identities.
+    idle_by_identity: AtomicUsize,
+}
+
+/// Counts one idle connection among those of all identities.
+#[derive(Debug)]
+struct IdleByIdentity(Arc<Load>);
+
+impl IdleByIdentity {
+    fn begin(load: &Arc<Load>) -> Option<Self> {
+        let counted = Self(load.clone());
+        let before = load.idle_by_identity.fetch_add(1, Ordering::Relaxed);
+        (before < IDLE_BY_IDENTITY).then_some(counted)
+    }
+}
+
+impl Drop for IdleByIdentity {
+    fn drop(&mut self) {
+        self.0.idle_by_identity.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The connections of one worker.
@@ -82,6 +112,8 @@ struct Http1Connection {
     sender: http1::SendRequest<RequestBody>,
     tasks: ConnectionTasks,
     idle_since: Instant,
+    /// While it is idle, and was opened as some identity.
+    counted: Option<IdleByIdentity>,
 }
 
 #[derive(Debug)]
@@ -135,11 +167,31 @@ impl Endpoint {
             host: HeaderValue::from_str(authority.as_str()).ok()?,
             connector,
             most_idle,
-            open: Arc::default(),
-            waiting: AtomicUsize::new(0),
-            dials: Semaphore::new(DIALS),
+            load: Arc::new(Load {
+                open: Arc::default(),
+                waiting: AtomicUsize::new(0),
+                dials: Semaphore::new(DIALS),
+                idle_by_identity: AtomicUsize::new(0),
+            }),
+            by_identity: false,
             kept: PerWorker::default(),
         })
+    }
+
+    /// The same address by another connector, with connections of its own: none of those here serves there, or the
+    /// other way round. Dropped, it closes those that are idle.
+    pub(super) fn by_identity(&self, connector: Arc<Connector>) -> Self {
+        Self {
+            address: self.address.clone(),
+            name: self.name.clone(),
+            authority: self.authority.clone(),
+            host: self.host.clone(),
+            connector,
+            most_idle: self.most_idle,
+            load: self.load.clone(),
+            by_identity: true,
+            kept: PerWorker::default(),
+        }
     }
 
     /// An idle or shared connection, unless a `fresh` one is asked for: nothing to wait for.
@@ -157,7 +209,7 @@ impl Endpoint {
 
     /// A new connection.
     pub(super) async fn lease_new(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, UpstreamError> {
-        let _waiting = Waiting::begin(&self.waiting)?;
+        let _waiting = Waiting::begin(&self.load.waiting)?;
         if wanted == Wanted::Http1 || (wanted == Wanted::Either && self.lock_http2().speaks_http1) {
             return self.dial_alone(wanted).await;
         }
@@ -209,14 +261,14 @@ impl Endpoint {
     }
 
     async fn dial(&self, wanted: Wanted) -> Result<DialOutcome, UpstreamError> {
-        let _permit = self.dials.acquire().await.map_err(|_| UpstreamError::Overloaded)?;
-        let dialled = self.connector.dial(&self.address, wanted, &self.open).await?;
+        let _permit = self.load.dials.acquire().await.map_err(|_| UpstreamError::Overloaded)?;
+        let dialled = self.connector.dial(&self.address, wanted, &self.load.open).await?;
         Ok(match dialled {
             Dialled::Http1(sender, tasks) => {
                 if wanted == Wanted::Either {
                     self.lock_http2().speaks_http1 = true;
                 }
-                let connection = Http1Connection { sender, tasks, idle_since: Instant::now() };
+                let connection = Http1Connection { sender, tasks, idle_since: Instant::now(), counted: None };
                 DialOutcome::Http1(Mutex::new(Some(connection)))
             }
             Dialled::Http2(sender, tasks, most_streams) => {
@@ -281,7 +333,9 @@ impl Endpoint {
             let connection = idle.get(index)?;
             let is_ready = connection.sender.is_ready();
             if is_ready && connection.is_fresh() && !connection.is_over() {
-                return idle.remove(index);
+                let mut connection = idle.remove(index)?;
+                connection.counted = None;
+                return Some(connection);
             }
             // Neither ready nor closed: its task has not yet seen the end of the exchange before. It will.
             if is_ready || connection.is_over() {
@@ -294,6 +348,10 @@ impl Endpoint {
     fn give_back(&self, mut connection: Http1Connection) {
         if connection.is_over() || self.most_idle == 0 {
             return;
+        }
+        if self.by_identity {
+            let Some(counted) = IdleByIdentity::begin(&self.load) else { return };
+            connection.counted = Some(counted);
         }
         connection.idle_since = Instant::now();
         let most_idle = self.kept.share(self.most_idle);
@@ -316,7 +374,15 @@ impl Endpoint {
         }
     }
 
-    /// Open and idle connections now; lets go of those that the upstream closed.
+    /// Counts connections as if other identities had them, with room for `left` more.
+    #[cfg(test)]
+    pub(super) fn idle_of_others(&self, left: usize) -> impl Sized {
+        let others = self.load.idle_by_identity.load(Ordering::Relaxed) + left..IDLE_BY_IDENTITY;
+        others.map(|_| IdleByIdentity::begin(&self.load)).collect::<Vec<_>>()
+    }
+
+    /// Open connections of the address, whoever they are opened as, and idle ones of this endpoint; lets go of those
+    /// that the upstream closed.
     pub(super) fn counts(&self) -> (usize, usize) {
         let idle = self.kept.all().map(|kept| {
             lock(&kept.http2).connections.retain(|connection| connection.is_usable());
@@ -325,7 +391,7 @@ impl Endpoint {
             idle.len()
         });
         let idle = idle.sum();
-        (self.open.load(Ordering::Relaxed), idle)
+        (self.load.open.load(Ordering::Relaxed), idle)
     }
 
     fn lock_http2(&self) -> MutexGuard<'_, Http2State> {

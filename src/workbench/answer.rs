@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::config::checked::{Checked, CredentialKind, RouteSettings};
+use crate::config::checked::{Checked, CredentialKind, MtlsCredential, RouteSettings};
 use crate::policy::Explanation;
 use crate::route::{Access, PathMode};
 
@@ -152,7 +152,7 @@ impl Forwarded {
             upstream: settings.upstream.clone(),
             addresses: upstream.map(|upstream| upstream.addresses.clone()).unwrap_or_default(),
             credential: settings.credential.clone(),
-            credential_kind: "none",
+            credential_kind: credential.map_or("none", |credential| credential.kind.as_str()),
             credential_header: None,
             audience: None,
             lifetime_seconds: None,
@@ -160,13 +160,32 @@ impl Forwarded {
         };
         match credential.map(|credential| &credential.kind) {
             Some(CredentialKind::SignedAssertion { lifetime, header, .. }) => {
-                forwarded.credential_kind = "signed_assertion";
                 forwarded.credential_header = Some(header.to_string());
                 forwarded.audience = Some(settings.audience.clone());
                 forwarded.lifetime_seconds = Some(lifetime.as_secs());
             }
+            Some(CredentialKind::Oauth(oauth)) => {
+                forwarded.credential_header = Some(oauth.header.to_string());
+            }
+            Some(CredentialKind::Aws(_)) => {
+                forwarded.credential_header = Some(http::header::AUTHORIZATION.to_string());
+            }
+            Some(CredentialKind::Gcp(gcp)) => {
+                forwarded.credential_header = Some(gcp.header.to_string());
+            }
+            Some(CredentialKind::Azure(azure)) => {
+                forwarded.credential_header = Some(azure.header.to_string());
+            }
+            Some(CredentialKind::Vault(vault)) => {
+                let names: Vec<_> = vault.secret.headers().iter().map(ToString::to_string).collect();
+                forwarded.credential_header = Some(names.join(", "));
+            }
+            Some(CredentialKind::Mtls(mtls)) => {
+                if let MtlsCredential::Authority(authority) = mtls {
+                    forwarded.lifetime_seconds = Some(authority.lifetime.as_secs());
+                }
+            }
             Some(CredentialKind::Fixed { header, .. }) => {
-                forwarded.credential_kind = "fixed";
                 forwarded.credential_header = Some(header.to_string());
             }
             Some(CredentialKind::None { .. }) | None => {}

@@ -61,6 +61,11 @@ pub(super) struct StatedEvidence {
 }
 
 impl Caller {
+    /// Whether it comes by a bearer token.
+    pub(super) const fn shows_token(&self) -> bool {
+        matches!(self, Self::Claims { .. } | Self::Token { .. })
+    }
+
     /// The evidence that this caller would show; `None` for nobody.
     pub(super) fn evidence(&self, checked: &Checked, now: Timestamp) -> Result<Option<StatedEvidence>, ExplainError> {
         let evidence = match self {

@@ -154,7 +154,7 @@ fn walk(
 }
 
 /// What [`identify`] says to the evidence: the same gate as a real request's.
-fn recognise(
+pub(super) fn recognise(
     question: &Question,
     matched: &RouteMatch,
     evidence: Option<StatedEvidence>,

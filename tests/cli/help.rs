@@ -1,6 +1,6 @@
 use crate::support::{World, run};
 
-const VERBS: [&str; 5] = ["run", "check", "explain", "schema", "demo"];
+const VERBS: [&str; 7] = ["run", "check", "explain", "creds", "export", "schema", "demo"];
 
 #[test]
 fn help_names_every_verb_and_every_verb_shows_examples() {

@@ -3,6 +3,8 @@
 
 mod check;
 
+mod creds;
+
 mod documentation;
 
 mod explain;

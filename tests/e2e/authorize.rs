@@ -71,7 +71,9 @@ async fn a_caller_holds_every_role_whose_trust_it_meets_at_once() {
 #[tokio::test]
 async fn a_role_holds_in_its_own_environment_only() {
     let world = World::changed(|gate| {
-        gate.route("live", json!({ "path": "/live/{*rest}", "environment": "production" }))
+        let both = json!({ "environments": ["test", "production"] });
+        gate.config(json!({ "issuers": { "machines": both }, "credentials": { "assertion": both } }))
+            .route("live", json!({ "path": "/live/{*rest}", "environment": "production" }))
             .role_of(
                 "operator",
                 json!({ "environment": "production", "trust": [{ "issuer": "machines", "groups": ["operators"] }] }),
@@ -83,6 +85,25 @@ async fn a_role_holds_in_its_own_environment_only() {
     assert_eq!((world.status("/live/1", &reader).await, world.status("/live/2", &operator).await), (403, 200));
     assert_eq!((world.status("/things/1", &reader).await, world.status("/things/2", &operator).await), (200, 403));
     assert_eq!(world.record("/live/1").await.value("roles"), &json!([]));
+}
+
+#[tokio::test]
+async fn a_caller_comes_to_the_environment_that_its_issuer_says_and_to_no_other() {
+    let world = World::changed(|gate| {
+        let claim = json!({ "claim": "stage", "values": { "preview": "test", "live": "production" } });
+        gate.config(json!({ "issuers": { "machines": { "environment_claim": claim } } }))
+    })
+    .await;
+    let of = |stage: &str| world.issuer.token().claim("stage", stage);
+    assert_eq!(world.status("/things/1", &of("preview")).await, 200);
+    assert_eq!(world.status("/things/2", &of("live")).await, 403);
+    let record = world.record("/things/2").await;
+    assert_eq!(record.verdict(), ("deny", "env_mismatch"));
+    assert!(record.text("detail").contains("`production`"), "{}", record.text("detail"));
+    assert_eq!(world.status("/things/3", &of("other")).await, 401);
+    assert_eq!(world.record("/things/3").await.text("code"), "claim_mismatch");
+    assert_eq!(world.status("/things/4", &world.issuer.token()).await, 401);
+    assert_eq!(world.record("/things/4").await.text("code"), "claim_missing");
 }
 
 #[tokio::test]

@@ -8,13 +8,18 @@ mod support;
 mod peers_alive;
 
 mod authorize;
+mod aws;
+mod azure;
 mod client_certificates;
 mod credentials;
 mod forward;
+mod gcp;
 mod grpc;
 mod identify;
 mod keys;
+mod mtls;
 mod upstream_faults;
+mod vault;
 
 mod audit;
 mod audit_writer;
@@ -27,6 +32,7 @@ mod hostile;
 mod issuer_outage;
 mod limits;
 mod load;
+mod oauth;
 mod one_worker;
 mod open_streams;
 mod operation;

@@ -214,7 +214,7 @@ fn upstream_request(runs: u32) {
     let matched = bench.matched(&parts);
     let grant = bench.grant_of("/context/256");
     let served = bench.served(&grant);
-    let credential = runtime.block_on(served.credential.issue(&grant, bench.clock.now())).expect("a credential");
+    let credential = bench.issue(&grant);
     let identity = served.plain_identity.as_ref().expect("the route has identity headers");
     let identity = identity.lines(&grant).expect("headers");
     for _ in 0..runs {
@@ -226,6 +226,7 @@ fn upstream_request(runs: u32) {
             request_id: "0123456789abcdef0000000001",
             trace: &TraceContext::of(&parts.headers),
             identity_headers: &identity,
+            signature: None,
             protected: &served.protected,
             upgrade: false,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 
 use super::desk::Scope;
-use super::text;
+use super::{aws, azure, gcp, mtls, oauth, text, vault};
 use crate::config::checked::{Credential, CredentialKind};
 use crate::config::placed::Placed;
 use crate::config::raw;
@@ -27,15 +27,52 @@ pub(super) fn credentials(scope: &Scope<'_>, config: &raw::Config) -> Vec<Creden
 }
 
 fn kind(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Credential) -> Option<CredentialKind> {
-    let kinds = [raw.signed_assertion.is_some(), raw.fixed.is_some(), raw.none.is_some()];
+    let kinds = [
+        raw.signed_assertion.is_some(),
+        raw.client_credentials.is_some(),
+        raw.token_exchange.is_some(),
+        raw.jwt_bearer.is_some(),
+        raw.aws.is_some(),
+        raw.gcp.is_some(),
+        raw.azure.is_some(),
+        raw.vault.is_some(),
+        raw.mtls.is_some(),
+        raw.fixed.is_some(),
+        raw.none.is_some(),
+    ];
     if kinds.iter().filter(|given| **given).count() != 1 {
         let message = format!("credential `{}` is not of exactly one kind", name.value);
-        let help = "name exactly one of `signed_assertion`, `fixed` and `none`";
+        let help = "name exactly one of `signed_assertion`, `client_credentials`, `token_exchange`, `jwt_bearer`, `aws`, \
+                    `gcp`, `azure`, `vault`, `mtls`, `fixed` and `none`";
         scope.refuse("credential_kind", name.place, message, help);
         return None;
     }
     if let Some(raw) = &raw.signed_assertion {
         return signed_assertion(scope, raw);
+    }
+    if let Some(raw) = &raw.client_credentials {
+        return oauth::client_credentials(scope, name, raw);
+    }
+    if let Some(raw) = &raw.token_exchange {
+        return oauth::token_exchange(scope, name, raw);
+    }
+    if let Some(raw) = &raw.jwt_bearer {
+        return oauth::jwt_bearer(scope, name, raw);
+    }
+    if let Some(raw) = &raw.aws {
+        return aws::aws(scope, name, raw);
+    }
+    if let Some(raw) = &raw.gcp {
+        return gcp::gcp(scope, name, raw);
+    }
+    if let Some(raw) = &raw.azure {
+        return azure::azure(scope, name, raw);
+    }
+    if let Some(raw) = &raw.vault {
+        return vault::vault(scope, name, raw);
+    }
+    if let Some(raw) = &raw.mtls {
+        return mtls::mtls(scope, name, raw);
     }
     if let Some(raw) = &raw.fixed {
         return fixed(scope, name, raw);

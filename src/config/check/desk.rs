@@ -12,6 +12,7 @@ use crate::config::placed::{Place, Placed};
 use crate::config::raw::Reasoned;
 use crate::config::secrets::{self, Environment, SecretError, SecretSource, SecretValue};
 use crate::config::units::{DurationText, SizeText, UnitError};
+use crate::secret::Secret;
 
 /// Faults found so far and files referred to.
 pub(super) struct Desk<'a> {
@@ -57,6 +58,17 @@ impl Scope<'_> {
     /// A fault of this file, to be told once it is complete.
     pub(super) fn fault(&self, code: &'static str, place: Place, message: impl Into<String>) -> Fault {
         Fault::new(code, self.file, place, message)
+    }
+
+    /// A fault of another file.
+    pub(super) fn fault_of(
+        &self,
+        file: &Arc<SourceFile>,
+        code: &'static str,
+        place: Place,
+        message: impl Into<String>,
+    ) -> Fault {
+        Fault::new(code, file, place, message)
     }
 
     /// Where something of this file stands.
@@ -205,6 +217,11 @@ impl Scope<'_> {
         self.read(path, FILE_LIMIT_BYTES).0
     }
 
+    /// What a file holds now.
+    pub(super) fn bytes(&self, path: &Placed<String>) -> Option<Vec<u8>> {
+        self.read(path, FILE_LIMIT_BYTES).1
+    }
+
     fn read(&self, path: &Placed<String>, limit_bytes: u64) -> (PathBuf, Option<Vec<u8>>) {
         if let Some(inner) = path.strip_prefix("file:") {
             let help = format!("write `{inner}`; `file:` is for secrets");
@@ -250,6 +267,12 @@ impl Scope<'_> {
             secrets::read(source, self.desk.environment)
         });
         read.map_err(|error| self.secret_fault(reference.place, &error)).ok()
+    }
+
+    /// A variable of the environment, where it is set to anything.
+    pub(super) fn variable(&self, name: &str) -> Option<Secret> {
+        let source = secrets::source_of(&format!("env:{name}"), Path::new("")).ok()?;
+        secrets::read(source, self.desk.environment).ok().map(|secret| secret.value)
     }
 
     /// A secret of one line, for a header or a form.

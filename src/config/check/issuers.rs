@@ -117,6 +117,11 @@ fn issuer(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Issuer) -> Option
         groups: path(raw.groups.as_ref(), "groups"),
         email: path(raw.email.as_ref(), "email"),
         attributes,
+        environment_claim: raw.environment_claim.as_ref().and_then(|raw| {
+            let claim = scope.required(raw.claim.as_ref(), name, "environment_claim.claim")?;
+            let values = raw.values.iter().map(|(value, environment)| (value.value.clone(), environment.value.clone()));
+            Some((text::claim_path(scope, claim), values.collect()))
+        }),
         longest_token: scope.duration(raw.longest_token.as_ref(), 24 * HOUR),
         leeway: scope.duration_up_to(raw.leeway.as_ref(), Duration::from_secs(60), five_minutes),
         login: login.flatten(),

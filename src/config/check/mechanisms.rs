@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::desk::Scope;
 use super::listeners::{Addresses, listener_tls};
 use super::names::Names;
-use super::text;
+use super::{credential_traits, text};
 use crate::config::checked::{Admin, Assertions, Audit, AuditDestination, Limits, ListenAddress};
 use crate::config::placed::{Place, Placed};
 use crate::config::raw;
@@ -18,7 +18,7 @@ fn first_login(config: &raw::Config) -> Option<(&Placed<String>, Place)> {
 }
 
 fn first_assertion(config: &raw::Config) -> Option<&Placed<String>> {
-    config.credentials.iter().find(|(_, credential)| credential.signed_assertion.is_some()).map(|(name, _)| name)
+    config.credentials.iter().find(|(_, credential)| credential_traits::signs(credential)).map(|(name, _)| name)
 }
 
 pub(super) fn external_origin(scope: &Scope<'_>, config: &raw::Config) -> Option<String> {
@@ -37,7 +37,7 @@ pub(super) fn state_dir(scope: &Scope<'_>, config: &raw::Config) -> Option<std::
         return Some(scope.path(&state.dir));
     }
     let login = first_login(config).map(|(name, place)| (name, place, "login"));
-    let assertion = first_assertion(config).map(|name| (name, name.place, "signed_assertion"));
+    let assertion = first_assertion(config).map(|name| (name, name.place, "a signature of Doorward's"));
     if let Some((name, place, what)) = login.or(assertion) {
         let message = format!("`{}` has `{what}`, which needs `state.dir`", name.value);
         scope.refuse("state_dir", place, message, "add `state: { dir: /var/lib/doorward }` for keys and sessions");

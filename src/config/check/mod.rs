@@ -1,17 +1,26 @@
 //! The meaning of a configuration: raw files become [`Checked`], or every fault of all of them.
 
+mod aws;
+mod azure;
+mod credential_traits;
 mod credentials;
 mod desk;
+mod environments;
+mod external_account;
+mod gcp;
 mod issuers;
 mod listeners;
 mod mechanisms;
+mod mtls;
 mod names;
+mod oauth;
 mod roles;
 mod route_parts;
 mod routes;
 mod text;
 mod traps;
 mod upstreams;
+mod vault;
 
 use std::sync::Arc;
 
@@ -84,6 +93,8 @@ pub(super) fn check(input: &Input<'_>, faults: Faults) -> (Checked, Faults) {
         routes.add(&scope, &policies.routes);
     }
     let routes = routes.finish();
+    let files: Vec<_> = input.policies.iter().map(|(file, policies)| (desk.scope(file), policies)).collect();
+    environments::crossings(&main, config, &files);
     let trusted_proxies = listeners::trusted_proxies(&main, config);
     let limits = listeners::limits(&main, config.limits.as_ref());
     let audit = mechanisms::audit(&main, config, &limits);

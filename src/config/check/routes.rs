@@ -7,11 +7,12 @@ use http::HeaderName;
 
 use super::desk::Scope;
 use super::names::Names;
-use super::{route_parts, text, upstreams};
+use super::{credential_traits, mtls, route_parts, text, upstreams};
 use crate::config::checked::RouteSettings;
 use crate::config::faults::{SourceFile, at};
 use crate::config::placed::{Named, Place, Placed};
 use crate::config::raw;
+use crate::credential::Template;
 use crate::route::{Accepts, Access, EvidenceKind, HostPattern, IdentityHeaders, PathMode, Route, RouteError, Router};
 
 /// What routes refer to.
@@ -114,8 +115,14 @@ impl<'a> Routes<'a> {
         let pass_authorization = raw.pass_authorization.as_ref().map(|reasoned| scope.reason(reasoned));
         let identity_headers = raw.identity_headers.as_ref().map(|raw| route_parts::identity_headers(scope, raw));
         if let Some(credential) = credential {
-            self.headers_meet(scope, raw, credential, identity_headers.as_ref());
+            for header in self.credential(credential).map(credential_traits::headers).unwrap_or_default() {
+                header_meets(scope, raw, (credential, header), identity_headers.as_ref());
+            }
+            self.caller_token(scope, raw, credential);
+            self.caught(scope, raw, credential);
+            self.certificate(scope, raw, credential);
         }
+        let speaks_aws = credential.and_then(|name| self.credential(name)).is_some_and(|raw| raw.aws.is_some());
         let route = Route {
             name: name.as_str().into(),
             index: 0,
@@ -130,6 +137,7 @@ impl<'a> Routes<'a> {
             csrf_origins,
             pass_authorization,
             pass_cookies: raw.pass_cookies.as_ref().map(|reasoned| scope.reason(reasoned)),
+            speaks_aws,
             websocket: raw.websocket.unwrap_or(false),
             identity_headers,
             limits: route_parts::limits(scope, raw.limits.as_ref(), raw.public.is_some()),
@@ -245,42 +253,51 @@ impl<'a> Routes<'a> {
         }
     }
 
-    /// Refuses a header of the route that its credential would write over.
-    fn headers_meet(
-        &self,
-        scope: &Scope<'_>,
-        raw: &raw::Route,
-        credential: &Placed<String>,
-        identity: Option<&IdentityHeaders>,
-    ) {
-        let declared = self.known.config.credentials.iter().find(|(name, _)| name.value == credential.value);
-        let header = declared.and_then(|(_, declared)| match (&declared.signed_assertion, &declared.fixed) {
-            (Some(raw), _) => Some(raw.header.as_ref().map_or("Authorization", |header| header.as_str())),
-            (None, Some(raw)) => raw.header.as_ref().map(|header| header.as_str()),
-            (None, None) => None,
-        });
-        let Some(header) = header else { return };
-        if let Some(pass) = &raw.pass_authorization
-            && header.eq_ignore_ascii_case("authorization")
-        {
-            let message = format!("credential `{}` takes the place of the caller's `Authorization`", credential.value);
-            let help = "give the credential another `header`, or remove `pass_authorization`";
-            scope.refuse("header_twice", pass.place, message, help);
+    fn credential(&self, name: &Placed<String>) -> Option<&'a raw::Credential> {
+        let declared = self.known.config.credentials.iter().find(|(known, _)| known.value == name.value);
+        declared.map(|(_, raw)| raw)
+    }
+
+    /// Refuses a credential that is made of what the route's path does not catch.
+    fn caught(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
+        let Some(path) = &raw.path else { return };
+        for text in self.credential(credential).map(credential_traits::templates).unwrap_or_default() {
+            let Ok(template) = Template::parse(text) else { continue };
+            let catches = |name: &str| path.contains(&format!("{{{name}}}")) || path.contains(&format!("{{*{name}}}"));
+            if let Some(name) = template.path_parameters().find(|name| !catches(name)) {
+                let message = format!("credential `{}` needs `{{{name}}}` of the path", credential.value);
+                let help = format!("write the path with `{{{name}}}`, or give the route another credential");
+                scope.refuse("template_parameter", path.place, message, help);
+            }
         }
-        let (Some(named), Some(checked)) = (&raw.identity_headers, identity) else { return };
-        // `-` and `_` are one character to many upstreams.
-        let alike = |name: &HeaderName| name.as_str().eq_ignore_ascii_case(&header.replace('_', "-"));
-        for (text, name) in [
-            (&named.subject, &checked.subject),
-            (&named.issuer, &checked.issuer),
-            (&named.email, &checked.email),
-            (&named.groups, &checked.groups),
-            (&named.roles, &checked.roles),
-        ] {
-            let Some(name) = name.as_ref().filter(|name| alike(name)) else { continue };
-            let (place, written) = text.as_ref().map_or((credential.place, name.as_str()), |text| (text.place, text));
-            let message = format!("credential `{}` has the header `{written}` already", credential.value);
-            scope.refuse("header_twice", place, message, "give one of them another name");
+    }
+
+    /// Refuses an upstream that cannot be shown the certificate that the route's credential is.
+    fn certificate(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
+        let is_one = self.credential(credential).is_some_and(credential_traits::is_certificate);
+        let Some(name) = raw.upstream.as_ref().filter(|_| is_one) else { return };
+        let of_policies = self.known.policies.iter().flat_map(|(_, file)| file.upstreams.iter());
+        let mut all = self.known.config.upstreams.iter().chain(of_policies);
+        if let Some((_, upstream)) = all.find(|(known, _)| known.value == name.value) {
+            mtls::meets_upstream(scope, credential, name, upstream);
+        }
+    }
+
+    /// Refuses callers who come by something else than the token that the route's credential is made of.
+    fn caller_token(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
+        if !self.credential(credential).is_some_and(credential_traits::takes_callers_token) {
+            return;
+        }
+        let message = format!("credential `{}` is made of the caller's own bearer token", credential.value);
+        let help = "accept `bearer` alone, or write `subject: doorward` in the credential";
+        if let Some(public) = &raw.public {
+            scope.refuse("caller_token_missing", public.place, message, help);
+            return;
+        }
+        let evidence = raw.accept.as_ref().and_then(|accept| accept.evidence.as_ref());
+        let other = evidence.and_then(|list| list.value.iter().find(|kind| kind.value != raw::Evidence::Bearer));
+        if let Some(other) = other {
+            scope.refuse("caller_token_missing", other.place, message, help);
         }
     }
 
@@ -302,6 +319,37 @@ impl<'a> Routes<'a> {
             }
         }
         route_parts::login(scope, login)
+    }
+}
+
+/// Refuses a header of the route that its credential would write over.
+fn header_meets(
+    scope: &Scope<'_>,
+    raw: &raw::Route,
+    (credential, header): (&Placed<String>, &str),
+    identity: Option<&IdentityHeaders>,
+) {
+    if let Some(pass) = &raw.pass_authorization
+        && header.eq_ignore_ascii_case("authorization")
+    {
+        let message = format!("credential `{}` takes the place of the caller's `Authorization`", credential.value);
+        let help = "give the credential another `header`, or remove `pass_authorization`";
+        scope.refuse("header_twice", pass.place, message, help);
+    }
+    let (Some(named), Some(checked)) = (&raw.identity_headers, identity) else { return };
+    // `-` and `_` are one character to many upstreams.
+    let alike = |name: &HeaderName| name.as_str().eq_ignore_ascii_case(&header.replace('_', "-"));
+    for (text, name) in [
+        (&named.subject, &checked.subject),
+        (&named.issuer, &checked.issuer),
+        (&named.email, &checked.email),
+        (&named.groups, &checked.groups),
+        (&named.roles, &checked.roles),
+    ] {
+        let Some(name) = name.as_ref().filter(|name| alike(name)) else { continue };
+        let (place, written) = text.as_ref().map_or((credential.place, name.as_str()), |text| (text.place, text));
+        let message = format!("credential `{}` has the header `{written}` already", credential.value);
+        scope.refuse("header_twice", place, message, "give one of them another name");
     }
 }
 

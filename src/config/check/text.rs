@@ -9,6 +9,7 @@ use url::{Host, Url};
 use super::desk::Scope;
 use crate::config::checked::ListenAddress;
 use crate::config::placed::Placed;
+use crate::credential::{Template, Variable};
 
 /// Whether only this machine can reach the host.
 pub(super) fn is_loopback(url: &Url) -> bool {
@@ -39,6 +40,18 @@ pub(super) fn secure_url(scope: &Scope<'_>, text: &Placed<String>, what: &str) -
         return None;
     }
     Some(url)
+}
+
+/// A text with values of the request in it.
+pub(super) fn template(scope: &Scope<'_>, text: &Placed<String>) -> Option<Template> {
+    match Template::parse(text) {
+        Ok(template) => Some(template),
+        Err(error) => {
+            let help = format!("what may be named is {}", Variable::KNOWN);
+            scope.refuse("template", text.place, format!("`{}`: {error}", text.value), help);
+            None
+        }
+    }
 }
 
 /// An origin as a browser sends it: https, or http on this machine.

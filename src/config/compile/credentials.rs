@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Note;
 use super::runtime::Runtime;
+use super::{Note, aws, azure, gcp, mtls, oauth, vault};
 use crate::config::checked::{Checked, CredentialKind, RouteSettings};
+use crate::config::faults::Declared;
 use crate::credential::{
     Algorithm, AssertionSettings, CredentialProvider, Documents, FixedSecret, FixedSecretSettings, NoCredential,
     PlainIdentity, SignedAssertion,
@@ -41,47 +42,77 @@ pub(super) fn provider(
 ) -> Option<Arc<dyn CredentialProvider>> {
     let credential = checked.credentials.iter().find(|credential| credential.name == settings.credential)?;
     let name: Arc<str> = credential.name.as_str().into();
-    let mut failed = |error: String| {
-        let message = format!("credential `{}` of route `{}`: {error}", credential.name, settings.route.name);
-        note(&credential.declared, "credential", message);
-        None
-    };
-    match &credential.kind {
+    let made = match &credential.kind {
         CredentialKind::SignedAssertion { algorithm, lifetime, header } => {
-            let (Some(keys), Some(assertions)) = (runtime.signing_keys(), &checked.assertions) else {
-                return failed(
-                    "signing needs `state.dir`, which is read at the start only: start again to add it".to_owned(),
-                );
-            };
-            let Some(algorithm) = signature(algorithm) else {
-                return failed(format!("`{algorithm}` is no algorithm for assertions"));
-            };
             let settings = AssertionSettings {
                 name,
-                issuer: assertions.issuer.as_str().into(),
+                issuer: "".into(),
                 audience: settings.audience.as_str().into(),
-                algorithm,
+                algorithm: Algorithm::Es256,
                 lifetime: *lifetime,
                 header: header.clone(),
             };
-            match SignedAssertion::new(settings, keys.clone(), runtime.assertions()) {
-                Ok(provider) => Some(Arc::new(provider)),
-                Err(error) => failed(error.to_string()),
-            }
+            shared(assertion(checked, runtime, algorithm, settings))
         }
+        CredentialKind::Oauth(configured) => shared(oauth::provider(checked, &name, configured, runtime)),
+        CredentialKind::Aws(configured) => shared(aws::provider(checked, &name, configured, runtime)),
+        CredentialKind::Gcp(configured) => {
+            shared(gcp::provider(checked, &name, configured, &settings.audience, runtime))
+        }
+        CredentialKind::Azure(configured) => shared(azure::provider(checked, &name, configured, runtime)),
+        CredentialKind::Mtls(configured) => mtls::provider(&name, configured, runtime),
+        CredentialKind::Vault(configured) => shared(vault::provider(checked, &name, configured, runtime)),
         CredentialKind::Fixed { header, file, prefix } => {
             let settings =
                 FixedSecretSettings { name, header: header.clone(), prefix: prefix.clone(), file: file.clone() };
-            match FixedSecret::load(settings, runtime.clock().now()) {
-                Ok(provider) => Some(Arc::new(provider)),
-                Err(error) => failed(error.to_string()),
-            }
+            shared(FixedSecret::load(settings, runtime.clock().now()).map_err(|error| error.to_string()))
         }
-        CredentialKind::None { reason } => match NoCredential::new(name, reason.as_str().into()) {
-            Ok(provider) => Some(Arc::new(provider)),
-            Err(error) => failed(error.to_string()),
-        },
+        CredentialKind::None { reason } => {
+            shared(NoCredential::new(name, reason.as_str().into()).map_err(|error| error.to_string()))
+        }
+    };
+    made.map_err(|error| {
+        let message = format!("credential `{}` of route `{}`: {error}", credential.name, settings.route.name);
+        note(&credential.declared, "credential", message);
+    })
+    .ok()
+}
+
+fn shared(made: Result<impl CredentialProvider + 'static, String>) -> Result<Arc<dyn CredentialProvider>, String> {
+    made.map(|provider| Arc::new(provider) as _)
+}
+
+/// Completes `settings` by what the whole configuration says of assertions.
+fn assertion(
+    checked: &Checked,
+    runtime: &Runtime,
+    algorithm: &str,
+    settings: AssertionSettings,
+) -> Result<SignedAssertion, String> {
+    let (Some(keys), Some(assertions)) = (runtime.signing_keys(), &checked.assertions) else {
+        return Err("signing needs `state.dir`, which is read at the start only: start again to add it".to_owned());
+    };
+    let algorithm = signature(algorithm).ok_or_else(|| format!("`{algorithm}` is no algorithm for assertions"))?;
+    let settings = AssertionSettings { issuer: assertions.issuer.as_str().into(), algorithm, ..settings };
+    SignedAssertion::new(settings, keys.clone(), runtime.assertions()).map_err(|error| error.to_string())
+}
+
+/// The provider of a route, for questions: it can say what it would ask, and asks nobody. `None` where Doorward makes
+/// the credential by itself.
+///
+/// # Errors
+/// What keeps it from being made.
+pub fn provider_for_questions(
+    checked: &Checked,
+    settings: &RouteSettings,
+) -> Result<Option<Arc<dyn CredentialProvider>>, String> {
+    let credential = checked.credentials.iter().find(|credential| credential.name == settings.credential);
+    if !credential.is_some_and(|credential| credential.kind.is_issued()) {
+        return Ok(None);
     }
+    let mut told = String::new();
+    let mut note = |_: &Declared, _: &'static str, message: String| told = message;
+    provider(checked, settings, &Runtime::of_nothing(), &mut note).map(Some).ok_or(told)
 }
 
 /// Plain identity headers of a route.

@@ -15,7 +15,7 @@ use crate::identity::bearer::{BearerIssuer, BearerVerifier, REMEMBERED_TOKENS, T
 use crate::identity::certificate::{CertificateSettings, CertificateVerifier};
 use crate::identity::claims::{ClaimPath, numeric_date};
 use crate::identity::keys::{KeySource, KeyStore, KeyStoreSettings};
-use crate::identity::projection::{AttributeType, DeclaredAttribute, EvidenceFacts, Projection};
+use crate::identity::projection::{AttributeType, DeclaredAttribute, EnvironmentClaim, EvidenceFacts, Projection};
 use crate::identity::token::TimeRules;
 use crate::identity::{IdentityError, IdentityVerifier, VerifiedIdentity};
 use crate::login::{ClaimsToIdentity, Login, LoginIssuerSettings, LoginSettings, SessionVerifier};
@@ -168,6 +168,13 @@ pub(super) fn projection(issuer: &checked::Issuer) -> Result<Projection, String>
         forbidden_claims: rules(&issuer.forbidden_claims)?,
         groups: path(&issuer.groups)?,
         email: path(&issuer.email)?,
+        environment: match &issuer.environment_claim {
+            None => None,
+            Some((claim, values)) => Some(EnvironmentClaim {
+                claim: path(claim)?,
+                values: values.iter().map(|(value, name)| (value.clone(), name.as_str().into())).collect(),
+            }),
+        },
         attributes: issuer.attributes.iter().map(attribute).collect::<Result<_, String>>()?,
     })
 }

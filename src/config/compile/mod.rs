@@ -5,13 +5,22 @@
 
 mod access;
 
+mod aws;
+mod azure;
+
 mod credentials;
 
 mod examine;
 
+mod gcp;
+
 mod issuers;
 
 mod listeners;
+
+mod mtls;
+
+mod oauth;
 
 mod runtime;
 
@@ -19,9 +28,12 @@ mod stated;
 
 mod upstreams;
 
+mod vault;
+
 #[cfg(test)]
 mod tests;
 
+pub use credentials::provider_for_questions;
 pub use examine::examine;
 pub use listeners::{RevocationEnd, admin_listener, limits, listeners, revocation_ends, tls_fault};
 pub use runtime::{Runtime, StartError};

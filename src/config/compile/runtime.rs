@@ -5,10 +5,15 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
+
 use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
-use crate::credential::{AssertionCache, IdentityHeaderCache, KeyError, SigningKeys};
+use crate::credential::{
+    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Leases, Outcome,
+    SigningKeys, VaultLeases,
+};
 use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
 use crate::login::{EventRefused, LoginError, LoginState, LoginStateSettings, SessionEvent};
@@ -18,7 +23,9 @@ use crate::upstream::{Upstream, UpstreamSettings, UpstreamSettingsError};
 
 const REMEMBERED_ROLE_USES: usize = 100_000;
 const REMEMBERED_FIRST_SIGHTS: usize = 100_000;
-/// Of each of the two caches.
+/// Credentials of other issuers, at most.
+const CACHED_ISSUED: usize = 10_000;
+/// Of each of the two caches by caller.
 const CACHED_CREDENTIAL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Why the process cannot start although its configuration is sound.
@@ -40,6 +47,11 @@ pub struct Runtime {
     first_sights: Arc<FirstSights>,
     assertions: AssertionCache,
     identity_headers: IdentityHeaderCache,
+    issued: IssuedCache,
+    /// `None` where nothing is served.
+    audit: Option<Audit>,
+    leases: Leases,
+    vault_leases: VaultLeases,
     signing_keys: Option<Arc<SigningKeys>>,
     login_state: Option<Arc<LoginState>>,
     key_stores: Mutex<Kept<KeyStore>>,
@@ -102,6 +114,8 @@ impl Runtime {
             let events = Arc::new(move |event: SessionEvent| record(&audit, event));
             login_state = Some(LoginState::open(LoginStateSettings::new(directory.clone()), clock.clone(), events)?);
         }
+        let issued = IssuedCache::new(CACHED_ISSUED, clock.clone());
+        let leases = Leases::new(clock.clone());
         Ok(Self {
             clock,
             metrics,
@@ -109,11 +123,44 @@ impl Runtime {
             first_sights: Arc::new(FirstSights::new(REMEMBERED_FIRST_SIGHTS)),
             assertions: AssertionCache::new(CACHED_CREDENTIAL_BYTES),
             identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIAL_BYTES),
+            issued,
+            audit: Some(audit.clone()),
+            vault_leases: VaultLeases::new(leases.clone()),
+            leases,
             signing_keys,
             login_state,
             key_stores: Mutex::default(),
             upstreams: Mutex::default(),
         })
+    }
+
+    /// For questions about a configuration that nobody serves by: it opens no state, signs nothing and records nothing.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        let clock = Clock::system();
+        let leases = Leases::new(clock.clone());
+        Self {
+            metrics: Arc::new(Metrics::new()),
+            role_uses: Arc::new(RoleUses::new(0)),
+            first_sights: Arc::new(FirstSights::new(0)),
+            assertions: AssertionCache::new(0),
+            identity_headers: IdentityHeaderCache::new(0),
+            issued: IssuedCache::new(0, clock.clone()),
+            audit: None,
+            vault_leases: VaultLeases::new(leases.clone()),
+            leases,
+            signing_keys: None,
+            login_state: None,
+            key_stores: Mutex::default(),
+            upstreams: Mutex::default(),
+            clock,
+        }
+    }
+
+    /// Whether anybody is served by it.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.audit.is_some()
     }
 
     /// Time.
@@ -155,13 +202,14 @@ impl Runtime {
     /// Entries of the credential cache.
     #[must_use]
     pub fn cached_credentials(&self) -> usize {
-        self.assertions.len()
+        self.assertions.len() + self.issued.len()
     }
 
     /// Lets go of what is kept for callers whose grants have ended at `now`.
     pub fn forget_ended_callers(&self, now: crate::clock::Timestamp) {
         self.assertions.forget_ended(now);
         self.identity_headers.forget_ended(now);
+        self.issued.forget_ended(now);
     }
 
     pub(super) fn role_uses(&self) -> &Arc<RoleUses> {
@@ -174,6 +222,30 @@ impl Runtime {
 
     pub(super) fn assertions(&self) -> AssertionCache {
         self.assertions.clone()
+    }
+
+    pub(super) fn issued(&self) -> IssuedCache {
+        self.issued.clone()
+    }
+
+    /// What others issued and want back.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    pub(super) fn vault_leases(&self) -> VaultLeases {
+        self.vault_leases.clone()
+    }
+
+    /// Where what becomes of the credential of this name is recorded and counted.
+    pub(super) fn credential_events(&self, name: &str) -> Events {
+        let audit = self.audit.clone();
+        let record = move |about: &IssueEvent, outcome: &Outcome<'_>, at| {
+            let Some(audit) = &audit else { return Ok(()) };
+            audit.emit(issue_event(about, outcome, at)).map_err(|_full| EventUnwritten)
+        };
+        Events::new(record, self.metrics.credential(name))
     }
 
     pub(super) fn identity_headers(&self) -> IdentityHeaderCache {
@@ -213,6 +285,25 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn open_keys(checked: &Checked, directory: &Path) -> Result<Option<Arc<SigningKeys>>, StartError> {
     let Some(assertions) = &checked.assertions else { return Ok(None) };
     Ok(Some(Arc::new(SigningKeys::open(directory, assertions.rotate_every)?)))
+}
+
+fn issue_event(about: &IssueEvent, outcome: &Outcome<'_>, at: crate::clock::Timestamp) -> OtherEvent {
+    let mut fields = vec![
+        ("credential", about.credential.as_ref().into()),
+        ("kind", about.kind.into()),
+        ("route", about.route.as_ref().into()),
+        ("environment", about.environment.as_ref().into()),
+        ("roles", about.roles.iter().map(|held| Value::from(&*held.role)).collect()),
+        ("policy_ids", about.policy_ids.iter().map(|id| Value::from(&**id)).collect()),
+    ];
+    fields.extend(outcome.fields());
+    OtherEvent {
+        at,
+        name: outcome.name(),
+        request_id: Some(about.request_id.clone()),
+        principal: Some(about.principal.clone()),
+        fields,
+    }
 }
 
 fn record(audit: &Audit, event: SessionEvent) -> Result<(), EventRefused> {

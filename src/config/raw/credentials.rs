@@ -1,17 +1,35 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Reasoned;
+use super::{Aws, Azure, ClientCredentials, Gcp, JwtBearer, Mtls, Reasoned, TokenExchange, Vault};
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
 /// What an upstream is shown about a caller: exactly one kind.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1), extend("maxProperties" = 1))]
+#[schemars(extend("minProperties" = 1), extend("maxProperties" = 2))]
 pub struct Credential {
+    /// Environments whose routes may use it. Default: the one that does.
+    pub environments: Option<Placed<Vec<Placed<String>>>>,
     /// A short-lived JWT about the principal, signed by Doorward.
     pub signed_assertion: Option<SignedAssertion>,
+    /// A token that an authorization server gives Doorward itself.
+    pub client_credentials: Option<ClientCredentials>,
+    /// A token that an authorization server gives for a token about the caller.
+    pub token_exchange: Option<TokenExchange>,
+    /// A token that an authorization server gives for an assertion about the caller.
+    pub jwt_bearer: Option<JwtBearer>,
+    /// Keys of an AWS role session, by which requests are signed.
+    pub aws: Option<Aws>,
+    /// A token of Google Cloud.
+    pub gcp: Option<Gcp>,
+    /// A token of Microsoft Entra ID.
+    pub azure: Option<Azure>,
+    /// A secret of HashiCorp Vault or OpenBao.
+    pub vault: Option<Vault>,
+    /// A client certificate that the connection itself shows.
+    pub mtls: Option<Mtls>,
     /// A secret that is the same for every caller.
     pub fixed: Option<Fixed>,
     /// Nothing.

@@ -38,8 +38,23 @@ pub struct Issuer {
     pub longest_token: Option<Placed<DurationText>>,
     /// Difference of clocks that is forgiven, at most `5m`. Default `60s`.
     pub leeway: Option<Placed<DurationText>>,
+    /// Environments whose routes and roles may take its callers. Default: the one that does.
+    pub environments: Option<Placed<Vec<Placed<String>>>>,
+    /// A claim that says which environment a caller belongs to. It may come to no other.
+    pub environment_claim: Option<EnvironmentClaim>,
     /// Browser login with this issuer.
     pub login: Option<Placed<IssuerLogin>>,
+}
+
+/// A claim that says which environment a caller belongs to.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["claim"]))]
+pub struct EnvironmentClaim {
+    /// Path of the claim.
+    pub claim: Option<Placed<String>>,
+    /// Environment by value of the claim. Default: the value is the environment's name.
+    pub values: Named<Placed<String>>,
 }
 
 /// Kind of callers.
@@ -141,4 +156,6 @@ pub struct CertificateIssuer {
     pub dns: Option<Placed<bool>>,
     /// Whether a URI, such as a SPIFFE ID, names a workload. Default true.
     pub uri: Option<Placed<bool>>,
+    /// Environments whose routes and roles may take its callers. Default: the one that does.
+    pub environments: Option<Placed<Vec<Placed<String>>>>,
 }

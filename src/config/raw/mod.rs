@@ -5,27 +5,42 @@
 
 mod admin;
 mod audit;
+mod aws;
+mod azure;
 mod credentials;
+mod gcp;
 mod issuers;
 mod listeners;
+mod mtls;
+mod oauth;
 mod roles;
 mod routes;
 mod upstreams;
+mod vault;
 
 pub use admin::Admin;
 pub use audit::{Audit, AuditDestination, AuditFile, AuditMode, WhenFull};
+pub use aws::{Aws, AwsAmbient, AwsStatement, AwsSts, AwsSubject};
+pub use azure::{Azure, AzureFederated, AzureManagedIdentity, AzureManagedIdentityHost, AzureOnBehalfOf};
 pub use credentials::{Assertions, Credential, Fixed, SignedAssertion};
+pub use gcp::{Gcp, GcpEndpoint, GcpIdToken, GcpMetadataServer, GcpServiceAccount};
 pub use issuers::{
-    Attribute, AttributeType, CertificateIssuer, Discovery, Issuer, IssuerLogin, Keys, Principals, TokenType,
+    Attribute, AttributeType, CertificateIssuer, Discovery, EnvironmentClaim, Issuer, IssuerLogin, Keys, Principals,
+    TokenType,
 };
 pub use listeners::{
     ClientCertificateMode, ClientCertificates, Limits, Listener, ListenerTls, ProxyProtocol, ServerCertificate,
+};
+pub use mtls::{Mtls, MtlsAuthority, MtlsFiles};
+pub use oauth::{
+    ClientCredentials, JwtBearer, OauthClient, OauthClientAuthentication, OauthSubject, TokenEndpoint, TokenExchange,
 };
 pub use roles::{Role, Trust};
 pub use routes::{
     Accept, Evidence, IdentityHeaders, Origins, PathMode, Rate, Route, RouteLimits, RouteLogin, RouteRates,
 };
 pub use upstreams::{Ejection, Protocol, Upstream, UpstreamTimeouts, UpstreamTls};
+pub use vault::{Vault, VaultDatabase, VaultKv, VaultLogin, VaultSubject, VaultUserHeaders};
 
 use std::borrow::Cow;
 

@@ -173,14 +173,14 @@ fn a_credential_is_of_exactly_one_kind() {
         "{}",
         "56:3 credential_kind",
         "credential `assertion` is not of exactly one kind",
-        "name exactly one of `signed_assertion`, `fixed` and `none`",
+        "name exactly one of `signed_assertion`, `client_credentials`, `token_exchange`, `jwt_bearer`, `aws`, `gcp`, `azure`, `vault`, `mtls`, `fixed` and `none`",
     );
     spoiled(
         "open: { none: ",
         "open: { signed_assertion: {}, none: ",
         "58:3 credential_kind",
         "credential `open` is not of exactly one kind",
-        "name exactly one of `signed_assertion`, `fixed` and `none`",
+        "name exactly one of `signed_assertion`, `client_credentials`, `token_exchange`, `jwt_bearer`, `aws`, `gcp`, `azure`, `vault`, `mtls`, `fixed` and `none`",
     );
     spoiled(
         "static site without callers",

@@ -368,7 +368,7 @@ fn a_name_declared_twice_names_both_places() {
     );
     world.write(
         "policies/other.yaml",
-        "roles:\n  billing-admin: { environment: public, trust: [{ issuer: okta, groups: [a] }] }\n",
+        "roles:\n  billing-admin: { environment: production, trust: [{ issuer: okta, groups: [a] }] }\n",
     );
     assert_eq!(
         world.told(),

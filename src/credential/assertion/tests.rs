@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::credential::Documents;
-use crate::credential::testing::{Caller, MONTH, now};
+use crate::credential::testing::{Asked, Caller, MONTH, now};
 
 const ISSUER: &str = "https://api.example.com/.doorward";
 const AUDIENCE: &str = "https://billing.internal";
@@ -49,7 +49,7 @@ impl World {
         let discovery = self.document("/.well-known/openid-configuration").await;
         let place = discovery["jwks_uri"].as_str().unwrap().strip_prefix(ISSUER).unwrap().to_owned();
         let keys: JwkSet = serde_json::from_value(self.document(&place).await).unwrap();
-        let [(_, value)] = &credential.headers[..] else { panic!("one header") };
+        let [(_, value)] = &credential.proof.headers()[..] else { panic!("one header") };
         let token = value.to_str().unwrap().trim_start_matches("Bearer ");
         let header = decode_header(token).unwrap();
         assert_eq!(header.typ.as_deref(), Some("doorward-assertion+jwt"));
@@ -66,11 +66,11 @@ impl World {
 }
 
 async fn issue(provider: &SignedAssertion, caller: &Caller, now: Timestamp) -> Credential {
-    provider.issue(&caller.grant(), now).await.unwrap()
+    provider.issue(&Asked::of(caller.grant()).at(now)).await.unwrap()
 }
 
 async fn refused(provider: &SignedAssertion, caller: &Caller, now: Timestamp) -> &'static str {
-    provider.issue(&caller.grant(), now).await.unwrap_err().code
+    provider.issue(&Asked::of(caller.grant()).at(now)).await.unwrap_err().code
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn an_upstream_verifies_an_assertion_with_the_published_keys() {
     });
     assert_eq!(claims, expected);
     assert_eq!(credential.expires_at, Some(start.plus(LONGEST_LIFETIME)));
-    let [(name, value)] = &credential.headers[..] else { panic!("one header") };
+    let [(name, value)] = &credential.proof.headers()[..] else { panic!("one header") };
     assert!(*name == AUTHORIZATION && value.is_sensitive() && credential.fresh);
     assert!(!format!("{credential:?}").contains("ey"));
 }
@@ -110,7 +110,7 @@ async fn rs256_works_too_and_another_header_carries_the_bare_token() {
     let provider = provider.unwrap();
     let credential = issue(&provider, &Caller::default(), now()).await;
     assert_eq!(world.verified(&credential).await["sub"], "okta|ada");
-    assert!(credential.headers[0].1.to_str().unwrap().starts_with("ey"));
+    assert!(credential.proof.headers()[0].1.to_str().unwrap().starts_with("ey"));
     assert_eq!(provider.headers(), [header]);
 }
 
@@ -246,7 +246,8 @@ impl World {
     /// As `verified`, but times are not looked at.
     async fn verified_far_ahead(&self, credential: &Credential) {
         let keys: JwkSet = serde_json::from_value(self.document("/jwks.json").await).unwrap();
-        let token = credential.headers[0].1.to_str().unwrap().trim_start_matches("Bearer ");
+        let headers = credential.proof.headers();
+        let token = headers[0].1.to_str().unwrap().trim_start_matches("Bearer ");
         let header = decode_header(token).unwrap();
         let key = keys.find(header.kid.as_deref().unwrap()).unwrap();
         let mut validation = Validation::new(header.alg);

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::jwt::{Algorithm, UnverifiedToken};
@@ -26,7 +26,7 @@ use super::projection::Projection;
 use super::token::{TimeRules, check_algorithm};
 use super::{IdentityError, IdentityVerifier, Presented, Principal};
 use crate::clock::Timestamp;
-use crate::route::EvidenceKind;
+use crate::route::{EvidenceKind, Route, aws};
 use recall::{Basis, Recall};
 
 /// Tokens that a verifier remembers unless told otherwise, 40 MiB of them at most.
@@ -204,16 +204,11 @@ impl IdentityVerifier for BearerVerifier {
     }
 
     fn presents(&self, presented: &Presented<'_>) -> Result<bool, IdentityError> {
-        let mut headers = presented.headers.get_all(AUTHORIZATION).iter();
-        match (headers.next(), headers.next()) {
-            (None, _) => Ok(false),
-            (Some(_), None) => Ok(true),
-            (Some(_), Some(_)) => Err(IdentityError::TwoKinds),
-        }
+        Ok(evidence(presented.headers, presented.route)?.is_some())
     }
 
     fn verify<'a>(&'a self, presented: Presented<'a>) -> BoxFuture<'a, Result<Arc<Principal>, IdentityError>> {
-        let token = match bearer_token(presented.headers) {
+        let token = match bearer_token(presented.headers, presented.route) {
             Ok(token) => token,
             Err(error) => return ready(Err(error)).boxed(),
         };
@@ -239,17 +234,60 @@ impl IdentityVerifier for BearerVerifier {
     }
 }
 
-/// The token of the one `Authorization` header: scheme in any case, exactly one space (RFC 6750 section 2.1).
-fn bearer_token(headers: &HeaderMap) -> Result<&str, IdentityError> {
-    let value = headers.get(AUTHORIZATION).ok_or(IdentityError::Missing)?;
-    let malformed = || IdentityError::invalid("token_malformed", "the `Authorization` header is malformed");
+/// The token of a request whose caller came by one.
+#[must_use]
+pub fn shown_token<'a>(headers: &'a HeaderMap, route: &Route) -> Option<&'a str> {
+    bearer_token(headers, route).ok()
+}
+
+/// Where a token comes.
+enum Evidence<'a> {
+    /// After its scheme.
+    Authorization(&'a HeaderValue),
+    /// By itself, in place of a session token.
+    SecurityToken(&'a HeaderValue),
+}
+
+/// The one place where the request shows a token.
+fn evidence<'a>(headers: &'a HeaderMap, route: &Route) -> Result<Option<Evidence<'a>>, IdentityError> {
+    let one = |name: &str| {
+        let mut lines = headers.get_all(name).iter();
+        match (lines.next(), lines.next()) {
+            (first, None) => Ok(first),
+            (_, Some(_)) => Err(IdentityError::TwoKinds),
+        }
+    };
+    let authorization = one(AUTHORIZATION.as_str())?;
+    if !route.speaks_aws {
+        return Ok(authorization.map(Evidence::Authorization));
+    }
+    let authorization = authorization.filter(|value| !aws::is_signature(value));
+    match (authorization, one(aws::SECURITY_TOKEN)?) {
+        (Some(_), Some(_)) => Err(IdentityError::TwoKinds),
+        (Some(value), None) => Ok(Some(Evidence::Authorization(value))),
+        (None, token) => Ok(token.map(Evidence::SecurityToken)),
+    }
+}
+
+/// The token that the request shows. In `Authorization`: scheme in any case, exactly one space (RFC 6750 section 2.1).
+fn bearer_token<'a>(headers: &'a HeaderMap, route: &Route) -> Result<&'a str, IdentityError> {
+    let malformed = || IdentityError::invalid("token_malformed", "the header that carries the token is malformed");
+    let evidence = evidence(headers, route)?.ok_or(IdentityError::Missing)?;
+    let (Evidence::Authorization(value) | Evidence::SecurityToken(value)) = evidence;
     // What `to_str` refuses, found many bytes at a time: a header value holds no control character but the tab.
     let ascii = Some(value.as_bytes()).filter(|bytes| bytes.is_ascii());
     let text = ascii.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or_else(malformed)?;
-    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(IdentityError::invalid("unsupported_scheme", "the `Authorization` scheme is not Bearer"));
-    }
+    let token = match evidence {
+        Evidence::SecurityToken(_) => text,
+        Evidence::Authorization(_) => {
+            let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                let detail = "the `Authorization` scheme is not Bearer";
+                return Err(IdentityError::invalid("unsupported_scheme", detail));
+            }
+            token
+        }
+    };
     let separates = token.bytes().fold(false, |found, byte| found | matches!(byte, b' ' | b'\t' | b','));
     if token.is_empty() || separates {
         return Err(malformed());

@@ -125,6 +125,7 @@ fn issuer(directory: &tempfile::TempDir, clock: &Clock, name: &str, keys: &[&Sig
             forbidden_claims: Vec::new(),
             groups: ClaimPath::parse("groups").unwrap(),
             email: ClaimPath::parse("email").unwrap(),
+            environment: None,
             attributes: Vec::new(),
         },
     }

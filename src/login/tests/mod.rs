@@ -220,6 +220,7 @@ fn project(claims: &Map<String, Value>) -> Result<VerifiedIdentity, IdentityErro
         authenticated_at: at("auth_time"),
         began_at: at("auth_time").or(at("iat")).unwrap(),
         expires_at: None,
+        environment: None,
         attributes: BTreeMap::new(),
         claims: claims.clone(),
         fingerprint: [0; 32],

@@ -2,6 +2,7 @@
 
 mod connections;
 mod hygiene;
+mod identities;
 mod limits;
 mod streams;
 mod tls;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::body::{self as shared_body, Body, BoxError};
 use crate::clock::Timestamp;
+use crate::credential::Proof;
 use crate::identity::Principal;
 use crate::route::{Accepts, Access, Cors, HostPattern, LoginRequirement, PathMode, Route, RouteLimits};
 use crate::target::RequestTarget;
@@ -52,6 +54,7 @@ pub(super) fn route() -> Route {
         csrf_origins: BTreeSet::new(),
         pass_authorization: None,
         pass_cookies: None,
+        speaks_aws: false,
         websocket: false,
         identity_headers: None,
         limits: RouteLimits {
@@ -72,7 +75,9 @@ pub(super) struct Ask {
     pub(super) body: Body,
     pub(super) route: Route,
     pub(super) credential: Vec<(HeaderName, HeaderValue)>,
-    pub(super) protected: ProtectedHeaders,
+    /// The certificate to be shown; then there are no headers of a credential.
+    certificate: Option<Arc<ClientIdentity>>,
+    protected: ProtectedHeaders,
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
     pub(super) downstream: Downstream,
     pub(super) expires_at: Option<Timestamp>,
@@ -88,6 +93,7 @@ impl Ask {
             body,
             route: route(),
             credential: Vec::new(),
+            certificate: None,
             protected: ProtectedHeaders::default(),
             identity: Vec::new(),
             downstream: Downstream { address: "192.0.2.7".parse().unwrap(), scheme: Scheme::Https },
@@ -107,6 +113,11 @@ impl Ask {
     pub(super) fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         self.headers.append(name, HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    pub(super) fn by(mut self, certificate: Option<&Arc<ClientIdentity>>) -> Self {
+        self.certificate = certificate.cloned();
         self
     }
 
@@ -131,7 +142,11 @@ impl Ask {
             kind: "fixed",
             expires_at: None,
             fresh: true,
-            headers: self.credential.into(),
+            proof: match self.certificate {
+                None => Proof::Headers(self.credential.into()),
+                Some(certificate) => Proof::Certificate(certificate),
+            },
+            key: None,
         };
         let trace = TraceContext::of(&self.headers);
         let protected = Arc::new(self.protected);
@@ -144,6 +159,7 @@ impl Ask {
             request_id: "request-1",
             trace: &trace,
             identity_headers: &self.identity,
+            signature: None,
             protected: &protected,
             upgrade: self.upgrade,
         };

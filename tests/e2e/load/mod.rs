@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use crate::support::{Answer, Authority, Body, Client, Gate, RecordingUpstream, RunningGate, Server, StaticIssuer};
 
 /// All of `full` under `make soak`, a tenth of it in the suite.
-fn share(full: usize) -> usize {
+pub(crate) fn share(full: usize) -> usize {
     #[expect(clippy::disallowed_methods, reason = "a test is told how much to do by whoever runs it")]
     let whole = env::var_os("DOORWARD_SOAK").is_some();
     if whole { full } else { full.div_ceil(10) }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::gate::HOST;
-use super::process::NodePeer;
+use super::process::Peer;
 
 /// One browser with an empty profile. `https://gate.test` leads to the port that it was started with.
 pub(crate) struct Browser {
-    process: NodePeer,
+    process: Peer,
     tab: String,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Place {
 
 impl Browser {
     pub(crate) async fn start(port: u16) -> Self {
-        let (process, _version) = NodePeer::start("browser.mjs", &json!({ "hosts": { HOST: port } })).await;
+        let (process, _version) = Peer::node("browser.mjs", &json!({ "hosts": { HOST: port } })).await;
         Self { process, tab: "first".to_owned() }
     }
 

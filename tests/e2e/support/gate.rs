@@ -195,6 +195,12 @@ impl Gate {
         self
     }
 
+    /// Runs the gate with one more variable in its environment.
+    pub(crate) fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.manner.variables.push((name, value.to_owned()));
+        self
+    }
+
     /// Runs the gate with other limits of the system, as the shell's `ulimit` sets them.
     pub(crate) fn limited(mut self, limits: &'static str) -> Self {
         self.manner.limits = Some(limits);

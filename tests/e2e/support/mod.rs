@@ -4,9 +4,12 @@ mod audit;
 mod authority;
 mod browser;
 mod client;
+mod clouds;
 pub(crate) mod frames;
 mod gate;
 mod issuer;
+mod object_gateway;
+mod openbao;
 mod process;
 mod provider;
 mod raw;
@@ -21,14 +24,17 @@ pub(crate) use audit::AuditRecord;
 pub(crate) use authority::Authority;
 pub(crate) use browser::Browser;
 pub(crate) use client::{Answer, Client};
+pub(crate) use clouds::Clouds;
 pub(crate) use gate::{Gate, HOST, ORIGIN};
 pub(crate) use issuer::StaticIssuer;
-pub(crate) use process::signal;
+pub(crate) use object_gateway::ObjectGateway;
+pub(crate) use openbao::{OpenBao, Valkey};
+pub(crate) use process::{Peer, python, python_peer, signal};
 pub(crate) use provider::Provider;
 pub(crate) use raw::RawConnection;
 pub(crate) use running::RunningGate;
 pub(crate) use server::{Body, Server};
-pub(crate) use token::{SigningKey, TokenDraft, base64url};
+pub(crate) use token::{SigningKey, TokenDraft, base64url, uuid};
 pub(crate) use upstream::{Received, RecordingUpstream, Script};
 pub(crate) use world::World;
 
@@ -68,12 +74,17 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     }
 }
 
+/// A loopback port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Seconds since 1970.
 pub(crate) fn now() -> i64 {
     time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
 /// A file under `tests/peers/`.
-fn peer_file(name: &str) -> PathBuf {
+pub(crate) fn peer_file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
 }

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::process::NodePeer;
+use super::process::Peer;
 use super::{Authority, Client, ORIGIN};
 
 /// The provider and its control port. Its name in the gate's configuration is `people`.
 pub(crate) struct Provider {
-    _process: NodePeer,
+    _process: Peer,
     url: String,
     control: Client,
 }
@@ -17,13 +17,19 @@ impl Provider {
     pub(crate) const CLIENT_SECRET: &str = "doorward-secret";
 
     pub(crate) async fn start(authority: &Authority) -> Self {
+        Self::trusting(authority, None).await
+    }
+
+    /// A provider that takes assertions of the issuer `trusted`, and knows the client `by-key` by that issuer's keys.
+    pub(crate) async fn trusting(authority: &Authority, trusted: Option<&str>) -> Self {
         let settings = json!({
+            "trusted": trusted,
             "certificate": authority.folder().join("server.pem"),
             "key": authority.folder().join("server.key"),
             "redirect_uris": [format!("{ORIGIN}/.doorward/callback")],
             "post_logout_redirect_uris": [format!("{ORIGIN}/.doorward/signed-out")],
         });
-        let (process, ready) = NodePeer::start("oidc-provider/provider.mjs", &settings).await;
+        let (process, ready) = Peer::node("oidc-provider/provider.mjs", &settings).await;
         let control = Client::plain(ready["control"].as_str().unwrap().parse().unwrap());
         Self { _process: process, url: ready["issuer"].as_str().unwrap().to_owned(), control }
     }

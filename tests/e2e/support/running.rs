@@ -39,6 +39,8 @@ pub(crate) struct Manner {
     pub(crate) limits: Option<&'static str>,
     /// `--workers`.
     pub(crate) workers: Option<usize>,
+    /// Further variables of its environment.
+    pub(crate) variables: Vec<(&'static str, String)>,
 }
 
 impl Deref for RunningGate {
@@ -343,6 +345,7 @@ fn spawn(folder: &Path, manner: &Manner) -> Child {
         .args(["run", "--config", "doorward.yaml", "--ready-file", "ready.json"])
         .args(manner.workers.map(|workers| format!("--workers={workers}")))
         .current_dir(folder)
+        .envs(manner.variables.iter().map(|(name, value)| (name, value)))
         .envs(manner.log_level.map(|level| ("DOORWARD_LOG", level)))
         .stdin(Stdio::null())
         .stdout(if manner.piped { Stdio::piped() } else { log.try_clone().unwrap().into() })

@@ -9,6 +9,8 @@ import { createServer as createTlsServer } from 'node:https';
 import { exportJWK, generateKeyPair } from 'jose';
 import { Provider, interactionPolicy } from 'oidc-provider';
 
+import { clients, registerGrants } from './grants.mjs';
+
 const settings = JSON.parse(process.argv[2]);
 const users = {
   alice: { name: 'Alice', email: 'alice@example.test', groups: ['eng', 'oncall', 'billing-admins'] },
@@ -63,7 +65,10 @@ async function buildProvider(issuer) {
         response_types: [],
         grant_types: ['client_credentials'],
       },
+      ...clients(settings.trusted),
     ],
+    // Without the library's guard against addresses of this machine: everything here is on it.
+    fetch: (url, { dispatcher, ...options }) => fetch(url, options),
     pkce: { required: () => true },
     scopes: ['openid', 'offline_access', 'profile', 'email', 'groups'],
     claims: { openid: ['sub', 'groups'], email: ['email', 'email_verified'], profile: ['name'] },
@@ -112,7 +117,8 @@ async function buildProvider(issuer) {
         }),
       },
     },
-    extraTokenClaims: (context, token) => (token.accountId ? { groups: users[token.accountId]?.groups } : undefined),
+    extraTokenClaims: (context, token) =>
+      token.extra ?? (token.accountId ? { groups: users[token.accountId]?.groups } : undefined),
   });
   // The login page of the provider knows one strength; here the user is as strong as was asked for.
   const finish = provider.interactionFinished.bind(provider);
@@ -129,6 +135,8 @@ async function buildProvider(issuer) {
     counts.refresh += context.oidc.params.grant_type === 'refresh_token' ? 1 : 0;
   });
   provider.on('grant.error', (context, error) => console.error('grant.error', error.error, error.error_detail));
+  const publicKeys = { keys: keys.map(({ d, p, q, dp, dq, qi, ...publicKey }) => publicKey) };
+  registerGrants(provider, issuer, settings.trusted, publicKeys);
   const callback = provider.callback();
   handler = (request, response) => {
     const endpoint = {

@@ -1,0 +1,212 @@
+//! Client certificates: those that upstreams are shown, and those by which authorization servers know Doorward.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::desk::Scope;
+use super::{text, upstreams};
+use crate::clock::Clock;
+use crate::config::checked::{CredentialKind, MtlsAuthority, MtlsCredential};
+use crate::config::load::read_bounded;
+use crate::config::placed::{Place, Placed};
+use crate::config::raw;
+use crate::config::secrets::{SecretSource, SecretValue};
+use crate::credential::{
+    AuthorityError, CertificateAuthority, CertificateFiles, ClientIdentity, ClientIdentityError, LONGEST_LEAF, Leaf,
+    SHORTEST_LEAF, Template, UriTemplate, UriTemplateError,
+};
+use crate::peer::Scheme;
+
+const LIFETIME: Duration = Duration::from_secs(900);
+/// The rest of the default URI.
+const PATH: &str = "{{environment}}/{{principal.issuer}}/{{principal.subject}}";
+
+pub(super) fn mtls(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Mtls) -> Option<CredentialKind> {
+    let kind = match (&raw.files, &raw.authority) {
+        (Some(raw), None) => files(scope, name, raw)?,
+        (None, Some(raw)) => MtlsCredential::Authority(Box::new(authority(scope, name, raw)?)),
+        (Some(_), Some(_)) | (None, None) => {
+            let message = format!("`mtls` of credential `{}` is not of exactly one kind", name.value);
+            scope.refuse("mtls_kind", name.place, message, "name exactly one of `files` and `authority`");
+            return None;
+        }
+    };
+    Some(CredentialKind::Mtls(kind))
+}
+
+fn files(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::MtlsFiles>) -> Option<MtlsCredential> {
+    let path = scope.required(raw.certificate.as_ref(), name, "mtls.files.certificate");
+    let key = scope.required(raw.key.as_ref(), name, "mtls.files.key");
+    let (path, reference) = (path?, key?);
+    let (certificate, key) = pair(scope, path, reference)?;
+    let SecretSource::File(key) = key.source else {
+        let message = "the key of a certificate in files comes from a file, so that both can be replaced together";
+        scope.refuse("secret_not_a_file", reference.place, message, "write `file:PATH`");
+        return None;
+    };
+    if let Err(error) = CertificateFiles::check(&certificate, &key, Clock::system().now()) {
+        let help = "name the PEM files of one pair: a certificate for clients that is valid now, and its key";
+        scope.refuse("client_certificate", path.place, error.to_string(), help);
+        return None;
+    }
+    Some(MtlsCredential::Files { certificate, key })
+}
+
+/// Both files, if there is anything in them that looks like what it should be.
+fn pair(scope: &Scope<'_>, certificate: &Placed<String>, key: &Placed<String>) -> Option<(PathBuf, SecretValue)> {
+    scope.sound(|| {
+        let (certificate, key) = (scope.pem(certificate, "CERTIFICATE"), scope.private_key(key));
+        Some((certificate, key?))
+    })
+}
+
+fn authority(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::MtlsAuthority>) -> Option<MtlsAuthority> {
+    let certificate = scope.required(raw.certificate.as_ref(), name, "mtls.authority.certificate");
+    let key = scope.required(raw.key.as_ref(), name, "mtls.authority.key");
+    let uri = uri(scope, name, raw);
+    let common_name = match &raw.common_name {
+        Some(text) => Some(text::template(scope, text)?),
+        None => None,
+    };
+    let lifetime = scope.duration_up_to(raw.lifetime.as_ref(), LIFETIME, (LONGEST_LEAF, "24h"));
+    if let Some(text) = raw.lifetime.as_ref().filter(|_| lifetime < SHORTEST_LEAF) {
+        let message = format!("`{}` is too short for a certificate to be of use", text.value.0);
+        scope.refuse("too_short", text.place, message, "at least `1m` is needed here");
+    }
+    let (certificate, reference, uri) = (certificate?, key?, uri?);
+    let (path, key) = pair(scope, certificate, reference)?;
+    // Looked at a moment ago; whatever is wrong with it since shows as no certificate.
+    let certificates = read_bounded(&path).unwrap_or_default();
+    let trial = Leaf { uri: uri.sample().into(), common_name: common_name.as_ref().map(|_| "x".into()), lifetime };
+    let now = Clock::system().now();
+    match CertificateAuthority::from_pem(&certificates, &key.value, &trial, now) {
+        Ok(authority) => Some(MtlsAuthority { authority: Arc::new(authority), uri, common_name, lifetime }),
+        Err(error) => {
+            let (place, help) = mend(&error, certificate.place, reference.place);
+            let message = format!("`{}` is no certificate authority that signs: {error}", path.display());
+            scope.refuse("mtls_authority", place, message, help);
+            None
+        }
+    }
+}
+
+/// Where to mend it, and how.
+fn mend(error: &AuthorityError, certificate: Place, key: Place) -> (Place, &'static str) {
+    match error {
+        AuthorityError::Certificate => (certificate, "name a PEM file that begins with the authority's certificate"),
+        AuthorityError::NoAuthority => (certificate, "name one with basic constraints `CA:TRUE`, not a leaf"),
+        AuthorityError::Usage => (certificate, "name one whose key usage holds `keyCertSign`"),
+        AuthorityError::Time { .. } => (certificate, "renew the certificate, or mend this machine's clock"),
+        AuthorityError::Chain(_) => {
+            (certificate, "write the authority first, then each one above it, and nothing else")
+        }
+        AuthorityError::Key => (key, "point it at the authority's key in PEM: ECDSA, Ed25519 or RSA"),
+        AuthorityError::Mismatch => (key, "point it at the key of the certificate that stands first in the file"),
+        AuthorityError::Name => (certificate, "use an authority whose subject holds each kind of name once, as text"),
+        AuthorityError::Trial(_) => (certificate, "its name constraints may leave these certificates out"),
+    }
+}
+
+fn uri(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::MtlsAuthority>) -> Option<UriTemplate> {
+    match (&raw.trust_domain, &raw.uri) {
+        (Some(_), Some(uri)) => {
+            let message = "`trust_domain` is part of the default `uri`, and this one is another";
+            scope.refuse("mtls_uri", uri.place, message, "write one of them");
+            None
+        }
+        (None, None) => {
+            scope.required(None::<&()>, name, "mtls.authority.trust_domain");
+            None
+        }
+        (Some(domain), None) => {
+            let uri = text::is_host(domain).then(|| format!("spiffe://{}/{PATH}", domain.value));
+            let uri = uri.and_then(|uri| UriTemplate::new(Template::parse(&uri).ok()?).ok());
+            if uri.is_none() {
+                let message = format!("`{}` is not a trust domain", domain.value);
+                scope.refuse("mtls_uri", domain.place, message, "write a DNS name in lower case");
+            }
+            uri
+        }
+        (None, Some(uri)) => match UriTemplate::new(text::template(scope, uri)?) {
+            Ok(template) => Some(template),
+            Err(fault) => {
+                let help = match fault {
+                    UriTemplateError::Form => format!("write `spiffe://acme.example/{PATH}`"),
+                    UriTemplateError::Segment => "put a `/` between them".to_owned(),
+                    UriTemplateError::Shared => {
+                        "add `/{{principal.id}}`, or `/{{principal.issuer}}/{{principal.subject}}`".to_owned()
+                    }
+                };
+                scope.refuse("mtls_uri", uri.place, format!("`{}`: {fault}", uri.value), help);
+                None
+            }
+        },
+    }
+}
+
+/// The client certificate by which an authorization server knows Doorward (RFC 8705 section 2.1).
+pub(super) fn client_certificate(
+    scope: &Scope<'_>,
+    owner: &Placed<String>,
+    raw: &raw::OauthClient,
+) -> Option<ClientIdentity> {
+    let certificate = scope.required(raw.certificate.as_ref(), owner, "endpoint.client.certificate");
+    let key = scope.required(raw.key.as_ref(), owner, "endpoint.client.key");
+    let (certificate, reference) = (certificate?, key?);
+    let (path, key) = pair(scope, certificate, reference)?;
+    let chain = read_bounded(&path).unwrap_or_default();
+    let now = Clock::system().now();
+    let refuse = |place, detail: String| {
+        let help = "name the PEM files of one pair: a certificate for clients that is valid now, and its key";
+        scope.refuse(
+            "client_certificate",
+            place,
+            format!("no client certificate in `{}`: {detail}", path.display()),
+            help,
+        );
+    };
+    match ClientIdentity::from_pem(&chain, key.value.expose().as_bytes()) {
+        Ok(identity) if identity.serves(now) => Some(identity),
+        Ok(identity) => {
+            refuse(certificate.place, format!("it is not valid now: it ends at {}", identity.expires_at().rfc3339()));
+            None
+        }
+        Err(error) => {
+            let of_key = matches!(error, ClientIdentityError::Key | ClientIdentityError::Mismatch);
+            refuse(if of_key { reference.place } else { certificate.place }, error.to_string());
+            None
+        }
+    }
+}
+
+/// Refuses an upstream that cannot be shown the credential's certificate, or is shown another.
+pub(super) fn meets_upstream(
+    scope: &Scope<'_>,
+    credential: &Placed<String>,
+    name: &Placed<String>,
+    upstream: &raw::Upstream,
+) {
+    let addresses = upstream.addresses.iter().flat_map(|list| &list.value);
+    let mut schemes = addresses.filter_map(|address| upstreams::parsed(address)).map(|(scheme, _)| scheme);
+    if schemes.any(|scheme| scheme == Scheme::Http) {
+        let message =
+            format!("upstream `{}` is not reached by TLS, which credential `{}` needs", name.value, credential.value);
+        let help = "give the upstream https addresses, or the route another credential";
+        scope.refuse("mtls_plain_upstream", credential.place, message, help);
+    }
+    if upstream.tls.as_ref().is_some_and(|tls| tls.certificate.is_some()) {
+        let message = format!(
+            "upstream `{}` has a client certificate, and credential `{}` is another",
+            name.value, credential.value
+        );
+        let help = "remove `tls.certificate` and `tls.key` from the upstream, or give the route another credential";
+        scope.refuse("mtls_two_certificates", credential.place, message, help);
+    }
+}
+
+/// Every text with values of the request in it.
+pub(super) fn templates(raw: &raw::Mtls) -> Vec<&Placed<String>> {
+    let authority = raw.authority.iter();
+    authority.flat_map(|authority| [&authority.uri, &authority.common_name].into_iter().flatten()).collect()
+}

@@ -1,0 +1,251 @@
+//! The one cache of what others issue: one fetch for all who wait, renewed ahead, kept to its end while its issuer is
+//! away.
+//!
+//! A fetch is a task of its own: whoever asked first may lose patience, and the others still get what it brings.
+
+mod flight;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::source::{Issued, SourceError};
+use crate::clock::{Clock, Timestamp};
+use flight::Flight;
+use schedule::Schedule;
+
+/// A fetch is tried again within this time, and given up after it.
+pub(super) const LONGEST_FETCH: Duration = Duration::from_secs(20);
+/// Requests that wait for one fetch at most.
+const MOST_WAITING: usize = 1000;
+/// How long a refusal stands in for another attempt, and a failure that may pass.
+const REFUSED: Duration = Duration::from_secs(5);
+const FAILED: Duration = Duration::from_secs(1);
+/// The longest that an issuer may ask to be left alone.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// What was issued this short a time ago has not expired, whatever an upstream says: it would make every request fetch.
+const SURELY_GOOD: Duration = Duration::from_secs(5);
+/// Between two renewals beside requests: an issuer with a cache of its own gives the same thing again.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
+
+/// What is issued under a key: everything that makes two credentials differ, digested.
+pub(super) type Key = [u8; 32];
+
+/// Obtains one credential from its issuer. Called again for another try.
+pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Issued, SourceError>> + Send + Sync>;
+
+/// What is at hand for a request.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) issued: Arc<Issued>,
+    /// Whether this request waited for it.
+    pub(super) fresh: bool,
+}
+
+/// A bounded cache of what others issue. Clones share it; it lives beside the snapshot, and so survives a reload.
+#[derive(Clone)]
+pub struct IssuedCache(Arc<Inner>);
+
+struct Inner {
+    slots: quick_cache::sync::Cache<Key, Arc<Slot>>,
+    clock: Clock,
+}
+
+impl fmt::Debug for IssuedCache {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("IssuedCache").field("entries", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    held: Option<Held>,
+    flight: Option<Flight>,
+    /// The last failure, and until when it answers for the issuer.
+    failed: Option<(SourceError, Instant)>,
+    /// No renewal beside requests before this.
+    renew_after: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Held {
+    issued: Arc<Issued>,
+    schedule: Schedule,
+}
+
+/// What a request does next.
+enum Next {
+    Take(Arc<Issued>),
+    Fail(SourceError),
+    Wait(Flight),
+}
+
+impl IssuedCache {
+    /// A cache of at most `capacity` credentials.
+    #[must_use]
+    pub fn new(capacity: usize, clock: Clock) -> Self {
+        Self(Arc::new(Inner { slots: quick_cache::sync::Cache::new(capacity), clock }))
+    }
+
+    /// How many keys it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.slots.is_empty()
+    }
+
+    /// Lets go of what has ended. Call it every minute or so.
+    pub fn forget_ended(&self, now: Timestamp) {
+        self.0.slots.retain(|_, slot| {
+            let state = slot.lock();
+            let serves = state.held.as_ref().is_some_and(|held| held.schedule.serves(now));
+            serves || state.flight.as_ref().is_some_and(Flight::is_under_way) || state.blames(Instant::now()).is_some()
+        });
+    }
+
+    /// What was issued under `key`, if it may be handed out and is not due to be renewed.
+    pub(super) fn at_hand(&self, key: &Key, now: Timestamp) -> Option<Arc<Issued>> {
+        let slot = self.0.slots.get(key)?;
+        let state = slot.lock();
+        let held = state.held.as_ref()?;
+        (held.schedule.serves(now) && !held.schedule.is_due(now)).then(|| held.issued.clone())
+    }
+
+    /// What is issued under `key`, fetched if it must be, within `patience`.
+    ///
+    /// # Errors
+    /// The issuer's own error, for a while after it; [`SourceError`] `credential_timeout`, `credential_overloaded`.
+    pub(super) async fn obtain(&self, key: Key, patience: Duration, fetch: &Fetch) -> Result<Found, SourceError> {
+        let slot = match self.0.slots.get(&key) {
+            Some(slot) => slot,
+            None => self.slot(key),
+        };
+        let flight = match slot.next(&self.0.clock, fetch) {
+            Next::Take(issued) => return Ok(Found { issued, fresh: false }),
+            Next::Fail(error) => return Err(error),
+            Next::Wait(flight) => flight,
+        };
+        let issued = flight.land(patience).await?;
+        Ok(Found { issued, fresh: true })
+    }
+
+    /// The upstream says that what is kept under `key`, by this public identifier, is of no use any more.
+    pub(super) fn drop_expired(&self, key: &Key, id: &str) {
+        let Some(slot) = self.0.slots.get(key) else { return };
+        let mut state = slot.lock();
+        let now = self.0.clock.now();
+        let is_it = |held: &Held| *held.issued.id == *id && held.schedule.age(now) >= SURELY_GOOD;
+        if state.held.as_ref().is_some_and(is_it) {
+            state.held = None;
+            state.renew_after = None;
+        }
+    }
+
+    fn slot(&self, key: Key) -> Arc<Slot> {
+        let made = self.0.slots.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Arc::default()));
+        match made {
+            Ok(slot) => slot,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(self: &Arc<Self>, clock: &Clock, fetch: &Fetch) -> Next {
+        let (now, instant) = (clock.now(), Instant::now());
+        let mut state = self.lock();
+        if let Some(held) = state.held.as_ref().filter(|held| held.schedule.serves(now)) {
+            let issued = held.issued.clone();
+            if held.schedule.is_due(now) && state.may_renew(instant) {
+                state.flight = Some(self.start(clock.clone(), fetch.clone()));
+            }
+            return Next::Take(issued);
+        }
+        if let Some(error) = state.blames(instant) {
+            return Next::Fail(error.clone());
+        }
+        if let Some(flight) = state.flight.as_ref().filter(|flight| flight.is_under_way()) {
+            return match flight.join(MOST_WAITING) {
+                Some(flight) => Next::Wait(flight),
+                None => Next::Fail(SourceError::overloaded("too many requests wait for one credential")),
+            };
+        }
+        let flight = self.start(clock.clone(), fetch.clone());
+        state.flight = Some(flight.clone());
+        Next::Wait(flight)
+    }
+
+    /// Begins a fetch that ends by itself, whoever still waits for it.
+    fn start(self: &Arc<Self>, clock: Clock, fetch: Fetch) -> Flight {
+        let slot = self.clone();
+        Flight::start(async move {
+            let outcome = flight::with_retries(&*fetch, LONGEST_FETCH).await;
+            slot.landed(outcome, clock.now())
+        })
+    }
+
+    /// Keeps what a fetch brought.
+    fn landed(&self, outcome: Result<Issued, SourceError>, now: Timestamp) -> Result<Arc<Issued>, SourceError> {
+        let instant = Instant::now();
+        let checked = outcome.and_then(|issued| {
+            let schedule = Schedule::new(now, issued.expires_at, issued.renew_at, jitter());
+            if schedule.serves(now) { Ok((issued, schedule)) } else { Err(SourceError::ended_at_once()) }
+        });
+        let mut state = self.lock();
+        state.flight = None;
+        match checked {
+            Ok((issued, schedule)) => {
+                let issued = Arc::new(issued);
+                state.held = Some(Held { issued: issued.clone(), schedule });
+                state.failed = None;
+                state.renew_after = Some(instant + RENEWAL_PAUSE);
+                Ok(issued)
+            }
+            Err(error) => {
+                let pause = error.pause().map_or(if error.may_pass() { FAILED } else { REFUSED }, |asked| {
+                    asked.clamp(FAILED, LONGEST_PAUSE)
+                });
+                state.failed = Some((error.clone(), instant + pause));
+                state.renew_after = Some(instant + pause.max(REFUSED));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl State {
+    fn may_renew(&self, instant: Instant) -> bool {
+        let rests = self.renew_after.is_some_and(|after| instant < after);
+        !rests && !self.flight.as_ref().is_some_and(Flight::is_under_way)
+    }
+
+    fn blames(&self, instant: Instant) -> Option<&SourceError> {
+        self.failed.as_ref().filter(|(_, until)| instant < *until).map(|(error, _)| error)
+    }
+}
+
+fn jitter() -> u8 {
+    let mut random = [0_u8];
+    // Without randomness all are renewed at the same time, which harms nobody but their issuer.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let [random] = random;
+    random
+}

@@ -1,0 +1,102 @@
+//! What signs the requests of one role session: keys, and what they may be used for.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::payload::{Held, settled};
+use super::{AwsKeys, ClockSkew, Payload, RequestSignature, SigningError, SigningScope};
+use crate::body::Body;
+
+/// Memory for bodies that are held until they are hashed, of all requests with one credential.
+const HELD_BYTES: usize = 64 * 1024 * 1024;
+const PERMIT_BYTES: usize = 1024;
+
+/// Memory for bodies that are held until they are hashed.
+#[derive(Clone, Debug)]
+pub struct BodyMemory(Arc<Semaphore>);
+
+impl Default for BodyMemory {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(HELD_BYTES / PERMIT_BYTES)))
+    }
+}
+
+impl BodyMemory {
+    /// Room for so many bytes, given back on drop; `None` when there is none now.
+    pub(super) fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).ok()?;
+        self.0.clone().try_acquire_many_owned(permits).ok()
+    }
+}
+
+/// Keys of one role session, and what they sign.
+#[derive(Clone)]
+pub struct AwsSigner {
+    /// The keys.
+    pub keys: AwsKeys,
+    /// Services that they sign for; the first unless the caller says.
+    pub services: Arc<[Arc<str>]>,
+    /// Regions that they sign for; the first unless the caller says.
+    pub regions: Arc<[Arc<str>]>,
+    /// Longest body that is held until it is hashed.
+    pub signed_body_bytes: usize,
+    /// Memory for such bodies.
+    pub memory: BodyMemory,
+    /// What time it is at the servers.
+    pub skew: Arc<ClockSkew>,
+}
+
+impl fmt::Debug for AwsSigner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AwsSigner").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// What the signature of one request says, whichever keys it is by.
+#[derive(Debug)]
+pub struct Settled {
+    scope: SigningScope,
+    payload: Payload,
+    held: Option<Held>,
+}
+
+impl Settled {
+    /// The whole body, where it can be sent once more.
+    #[must_use]
+    pub fn held(&self) -> Option<&Bytes> {
+        self.held.as_ref().map(Held::bytes)
+    }
+}
+
+impl AwsSigner {
+    /// What the signature of a request is to say; its body goes on as it came, or out of memory.
+    ///
+    /// # Errors
+    /// [`SigningError`].
+    pub async fn settle(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        idle: Duration,
+    ) -> Result<(Settled, Body), SigningError> {
+        let scope = SigningScope::of(headers, &self.services, &self.regions)?;
+        let (payload, body, held) = settled(&scope, headers, body, self, idle).await?;
+        Ok((Settled { scope, payload, held }, body))
+    }
+
+    /// The signature by these keys.
+    #[must_use]
+    pub fn signature(&self, settled: &Settled) -> RequestSignature {
+        RequestSignature {
+            keys: self.keys.clone(),
+            scope: settled.scope.clone(),
+            payload: settled.payload.clone(),
+            skew: self.skew.clone(),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What stands on the other side, so that it trusts what Doorward shows: written from the configuration, so that the two
+//! cannot drift apart.
+
+mod aws;
+mod clouds;
+mod oauth;
+mod vault;
+
+use serde_json::{Value, json};
+
+use crate::config::checked::{Checked, CredentialKind, MtlsCredential, RouteSettings};
+use crate::credential::{Template, Variable};
+use crate::outbound::hexadecimal;
+
+/// Why there is nothing to export.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// No credential of that name.
+    #[error("no credential is named `{name}`; there are {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those that are there.
+        known: String,
+    },
+    /// Nobody has to trust it.
+    #[error("credential `{name}` is of kind `{kind}`: nobody else has to be told to trust it")]
+    Nobody {
+        /// The name.
+        name: String,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// No route uses it, so nothing can be said of whom it is for.
+    #[error("no route uses credential `{name}`")]
+    Unused {
+        /// The name.
+        name: String,
+    },
+    /// Doorward's own issuer is not known.
+    #[error("the issuer of Doorward's tokens is not known: add `external_origin`, or `assertions: {{ issuer: … }}`")]
+    NoIssuer,
+}
+
+/// What to paste on the other side of the credential `name`: a trust policy for `aws`, the command that makes the provider
+/// for `gcp`, the federated credential for `azure`, the method and its role for `vault`, what to register for an
+/// authorization server.
+///
+/// # Errors
+/// [`TrustError`]
+pub fn trust(checked: &Checked, name: &str) -> Result<Value, TrustError> {
+    let credential = checked.credentials.iter().find(|credential| credential.name == name).ok_or_else(|| {
+        let known: Vec<&str> = checked.credentials.iter().map(|credential| credential.name.as_str()).collect();
+        TrustError::Unknown { name: name.to_owned(), known: known.join(", ") }
+    })?;
+    let uses: Vec<&RouteSettings> = checked.routes.iter().filter(|route| route.credential == name).collect();
+    if uses.is_empty() {
+        return Err(TrustError::Unused { name: name.to_owned() });
+    }
+    match &credential.kind {
+        CredentialKind::Aws(aws) => aws::trust(checked, aws, &uses),
+        CredentialKind::Gcp(gcp) => clouds::gcp(checked, name, gcp, &uses),
+        CredentialKind::Azure(azure) => clouds::azure(checked, name, azure),
+        CredentialKind::Vault(vault) => vault::trust(checked, vault, &uses),
+        CredentialKind::Oauth(oauth) => oauth::registration(checked, name, oauth),
+        CredentialKind::SignedAssertion { .. } => {
+            let issuer = issuer(checked)?;
+            let audiences: Vec<&str> = uses.iter().map(|settings| settings.audience.as_str()).collect();
+            Ok(json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks.json"), "audiences": audiences }))
+        }
+        CredentialKind::Mtls(MtlsCredential::Authority(authority)) => Ok(json!({
+            "authority_sha256": hexadecimal(authority.authority.fingerprint()),
+            "authority_ends_at": authority.authority.expires_at().rfc3339(),
+            "uri": authority.uri.sample(),
+        })),
+        CredentialKind::Mtls(MtlsCredential::Files { .. })
+        | CredentialKind::Fixed { .. }
+        | CredentialKind::None { .. } => {
+            Err(TrustError::Nobody { name: name.to_owned(), kind: credential.kind.as_str() })
+        }
+    }
+}
+
+fn issuer(checked: &Checked) -> Result<&str, TrustError> {
+    checked.assertions.as_ref().map(|assertions| assertions.issuer.as_str()).ok_or(TrustError::NoIssuer)
+}
+
+/// What a template comes to on each of the routes: exact where nothing of a request is in it, and else with `*` for
+/// each value of one.
+fn on_routes(template: &Template, uses: &[&RouteSettings]) -> (Vec<String>, Vec<String>) {
+    let (mut exact, mut patterns) = (Vec::new(), Vec::new());
+    for settings in uses {
+        let route = &settings.route;
+        let mut open = false;
+        let text = template.with(|variable| match variable {
+            Variable::Route => route.name.to_string(),
+            Variable::Environment => route.environment.to_string(),
+            Variable::PrincipalId
+            | Variable::Subject
+            | Variable::Issuer
+            | Variable::Email
+            | Variable::Roles
+            | Variable::Claim(_)
+            | Variable::Path(_) => {
+                open = true;
+                "*".to_owned()
+            }
+        });
+        let list = if open { &mut patterns } else { &mut exact };
+        if !list.contains(&text) {
+            list.push(text);
+        }
+    }
+    (exact, patterns)
+}

@@ -1,0 +1,106 @@
+//! What does not.
+
+use http::Method;
+use serde_json::json;
+
+use super::{World, storage_route};
+
+#[tokio::test]
+async fn a_role_that_does_not_trust_the_token_fails_its_own_route_alone() {
+    let world = World::start(|gate, mut aws, _| {
+        aws["token_audience"] = "somebody-else".into();
+        let route = storage_route("/{bucket}/{*key}", "other");
+        gate.config(json!({ "credentials": { "other": { "aws": aws } } })).route("other", {
+            let mut route = route;
+            route["path"] = "/other/{*key}".into();
+            route
+        })
+    })
+    .await;
+    let client = world.gate.listener("public");
+    let token = world.issuer.token().mint();
+    let ask = |path: &'static str| {
+        client.get(path).header("host", "127.0.0.1").header("authorization", &format!("Bearer {token}")).send()
+    };
+    let refused = ask("/other/x").await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let record = world.gate.audited("the refusal", |record| record.event() == "credential.refused").await;
+    assert_eq!((record.text("credential"), record.text("code")), ("other", "credential_refused"));
+    assert!(record.text("detail").contains("AccessDenied"), "{}", record.text("detail"));
+    let request = world.gate.audited("the request", |record| record.is_request_to("/other/x")).await;
+    assert_eq!(request.text("code"), "credential_unavailable");
+    assert_eq!(ask("/missing/x").await.status, 404, "the other route asks its upstream");
+    assert_eq!(world.gate.readiness().await.0, 200);
+}
+
+#[tokio::test]
+async fn a_signature_by_placeholder_keys_is_evidence_of_nobody() {
+    let world = World::start(|gate, _, _| gate).await;
+    let client = world.gate.listener("public");
+    let signed =
+        "AWS4-HMAC-SHA256 Credential=placeholder/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00";
+    let token = world.issuer.token().mint();
+    let ask = |headers: Vec<(&'static str, String)>| {
+        let mut draft = client.get("/reports/x").header("host", "127.0.0.1");
+        for (name, value) in &headers {
+            draft = draft.header(name, value);
+        }
+        draft.send()
+    };
+    let authorization = ("authorization", signed.to_owned());
+    assert_eq!(ask(vec![authorization.clone()]).await.status, 401);
+    let forged = world.issuer.token().mint().replace('.', ".A");
+    assert_eq!(ask(vec![authorization.clone(), ("x-amz-security-token", forged)]).await.status, 401);
+    let good = ask(vec![authorization.clone(), ("x-amz-security-token", token.clone())]).await;
+    assert_eq!(good.status, 404, "S3 answers: {}", good.text());
+    let bearer = ("authorization", format!("Bearer {token}"));
+    assert_eq!(ask(vec![bearer.clone()]).await.status, 404);
+    assert_eq!(ask(vec![bearer, ("x-amz-security-token", token.clone())]).await.status, 400, "two kinds of evidence");
+    let elsewhere = signed.replace("us-east-1/s3", "us-east-1/iam");
+    let refused = ask(vec![("authorization", elsewhere), ("x-amz-security-token", token)]).await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (403, &json!("signing_scope_refused")));
+}
+
+#[tokio::test]
+async fn two_path_prefixes_are_two_sessions_that_cannot_touch_each_others_objects() {
+    let world = World::start(|gate, mut aws, bucket| {
+        aws["session_policy"] = json!([{
+            "actions": ["s3:GetObject", "s3:PutObject"],
+            "resources": [format!("arn:aws:s3:::{bucket}/{{{{path.team}}}}/*")],
+        }]);
+        // The upstream path is the caller's: what one team's session may not do is told by S3 itself.
+        let mut misrouted = aws.clone();
+        misrouted["session_policy"][0]["resources"] = json!([format!("arn:aws:s3:::{bucket}/other/*")]);
+        gate.config(json!({ "credentials": { "team": { "aws": aws }, "misrouted": { "aws": misrouted } } }))
+            .route("team", storage_route(&format!("/{bucket}/{{team}}/{{*key}}"), "team"))
+            .route("misrouted", storage_route(&format!("/{bucket}/red/locked"), "misrouted"))
+    })
+    .await;
+    let client = world.gate.listener("public");
+    let token = world.issuer.token().mint();
+    let put = async |path: String, body: &'static str| {
+        let draft = client.request(Method::PUT, &path).header("host", "127.0.0.1").bearer(&token);
+        if body.is_empty() { draft.send().await } else { draft.body(body).send().await }
+    };
+    let bucket = format!("/{}", world.bucket);
+    let made = put(bucket.clone(), "").await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    assert_eq!(put(format!("{bucket}/red/a"), "x").await.status, 200);
+    assert_eq!(put(format!("{bucket}/blue/a"), "x").await.status, 200);
+    let locked = format!("{bucket}/red/locked");
+    assert_eq!(put(locked.clone(), "x").await.status, 403, "a session for another prefix");
+    let record = world.gate.audited("the refusal", |record| record.is_request_to(&locked)).await;
+    assert_eq!(record.text("credential.refused"), "AccessDenied");
+    for hostile in ["r*d", "%2A", "$%7Baws:username%7D", "a%22b", "a%00b"] {
+        let answer = put(format!("{bucket}/{hostile}/a"), "x").await;
+        assert!([400, 403].contains(&answer.status.as_u16()), "{hostile}: {}", answer.status);
+    }
+    let records = world.gate.settled_audit().await;
+    let sessions: Vec<_> = records
+        .iter()
+        .filter(|record| record.event() == "credential.issued" && record.text("credential") == "team")
+        .map(|record| record.text("id"))
+        .collect();
+    assert_eq!(sessions.len(), 2, "one for each prefix");
+    assert_ne!(sessions[0], sessions[1]);
+}
