@@ -116,6 +116,7 @@ fn signature(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
         },
         services: Arc::from([Arc::from(service)]),
         regions: Arc::from([Arc::from("eu-central-1")]),
+        widening_headers: false,
         signed_body_bytes: 2 * MIB,
         memory: BodyMemory::default(),
         skew: Arc::default(),

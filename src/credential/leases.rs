@@ -146,11 +146,14 @@ impl Leases {
 }
 
 async fn give_back(entries: Vec<(u64, Entry)>) {
-    let one = async |(_, Entry { credential, id, give_back, .. }): (u64, Entry)| match give_back().await {
-        Ok(()) => tracing::debug!(%credential, %id, "given back"),
-        Err(error) => tracing::warn!(%credential, %id, %error, "could not be given back; it ends by itself"),
+    let one = |entry: Entry| async move {
+        let Entry { credential, id, give_back, .. } = entry;
+        match give_back().await {
+            Ok(()) => tracing::debug!(%credential, %id, "given back"),
+            Err(error) => tracing::warn!(%credential, %id, %error, "could not be given back; it ends by itself"),
+        }
     };
-    stream::iter(entries).map(one).buffer_unordered(AT_ONCE).collect::<()>().await;
+    stream::iter(entries).map(|(_, entry)| one(entry)).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
 impl Lease {

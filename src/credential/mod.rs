@@ -74,7 +74,7 @@ pub use subject_token::{SubjectClaims, SubjectTokens};
 pub use template::{Template, TemplateError, ValueError, Variable, is_plain};
 pub use token_endpoint::{ClientAuthentication, Form, IssuedToken, TokenEndpoint};
 pub use vault::{
-    DatabaseSecret, KvSecret, UserHeaders, VaultLeases, VaultLogin, VaultSecret, VaultServer, VaultSettings,
+    DatabaseSecret, KvSecret, PkiSecret, UserHeaders, VaultLeases, VaultLogin, VaultSecret, VaultServer, VaultSettings,
     VaultSource, VaultSubject, is_vault_path,
 };
 pub use verdict::{Verdict, judge};

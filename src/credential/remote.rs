@@ -131,8 +131,7 @@ impl<S: CredentialSource> CredentialProvider for Remote<S> {
 
     fn drop_expired(&self, credential: &Credential) {
         if let Some(key) = &credential.key {
-            self.source.dropped(&credential.id);
-            self.cache.drop_expired(key, &credential.id);
+            self.cache.drop_expired(key, &credential.id, || self.source.dropped(&credential.id));
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Verdict {
     Expired,
     /// The clocks disagree, and now it is known by how much: signed again, it may do.
     ClockSkew,
+    /// Keys or signature are not taken, whoever the caller is: a fault between Doorward and the service.
+    Broken(Arc<str>),
     /// It is refused, for what the service calls so.
     Refused(Option<Arc<str>>),
 }
@@ -78,19 +80,21 @@ async fn of_signature(signer: &AwsSigner, answer: Response<Body>, now: Timestamp
         frames.push(frame);
     }
     let code = error_code(&head.headers, &read);
+    let of_time = code.as_deref().is_some_and(|code| ABOUT_THE_TIME.contains(&code));
     let signed_at = signer.skew.applied(now);
     let theirs = head.headers.get(DATE).and_then(|value| value.to_str().ok()).and_then(http_date);
     let off = theirs.map_or(0, |theirs| theirs.unix_seconds().saturating_sub(signed_at.unix_seconds()).abs());
-    if let Some(theirs) = theirs {
+    if let Some(theirs) = theirs.filter(|_| of_time) {
         signer.skew.observe(theirs, now);
     }
-    let skewed = off > TAKEN_SKEW_SECONDS && signer.skew.applied(now) != signed_at;
+    let skewed = of_time && off > TAKEN_SKEW_SECONDS && signer.skew.applied(now) != signed_at;
     let verdict = match code.as_deref() {
         Some("ExpiredToken" | "ExpiredTokenException") => Verdict::Expired,
         _ if skewed => Verdict::ClockSkew,
+        Some(code) if ABOUT_THE_CREDENTIAL.contains(&code) => Verdict::Broken(code.into()),
         // Much else is answered with 400 that has nothing to do with who asks.
         None if head.status == StatusCode::BAD_REQUEST => Verdict::Good,
-        Some(code) if head.status == StatusCode::BAD_REQUEST && !ABOUT_THE_CREDENTIAL.contains(&code) => Verdict::Good,
+        Some(_) if head.status == StatusCode::BAD_REQUEST => Verdict::Good,
         code => Verdict::Refused(code.map(Arc::from)),
     };
     let rest =
@@ -99,15 +103,21 @@ async fn of_signature(signer: &AwsSigner, answer: Response<Body>, now: Timestamp
     (verdict, Response::from_parts(head, whole.boxed_unsync()))
 }
 
-/// Codes of a 400 that speak of the credential.
-const ABOUT_THE_CREDENTIAL: [&str; 6] = [
+/// Codes that speak of the signature or the keys, whatever the caller's rights: what stands beside them may quote the
+/// session token and all that was signed.
+const ABOUT_THE_CREDENTIAL: [&str; 8] = [
     "InvalidToken",
     "InvalidAccessKeyId",
+    "InvalidClientTokenId",
     "SignatureDoesNotMatch",
     "InvalidSignatureException",
     "UnrecognizedClientException",
     "IncompleteSignatureException",
+    "RequestTimeTooSkewed",
 ];
+/// Those among them that a clock can be the reason of.
+const ABOUT_THE_TIME: [&str; 4] =
+    ["RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException"];
 
 /// The service's code: of a JSON protocol in a header or in `__type`, of an XML one in `Code`.
 fn error_code(headers: &HeaderMap, body: &[u8]) -> Option<String> {
@@ -153,6 +163,7 @@ mod tests {
             keys: AwsKeys { access_key_id: "AK".into(), secret_access_key: Secret::new("s"), session_token: None },
             services: Arc::from([]),
             regions: Arc::from([]),
+            widening_headers: false,
             signed_body_bytes: 0,
             memory: BodyMemory::default(),
             skew: Arc::default(),
@@ -192,7 +203,11 @@ mod tests {
         let header = [("x-amzn-errortype", "ExpiredTokenException:http://internal")];
         assert_eq!(verdict(&signer(), 403, &header, "").await, Verdict::Expired);
         assert_eq!(verdict(&signer(), 403, &[], &xml("AccessDenied")).await, refused("AccessDenied"));
-        assert_eq!(verdict(&signer(), 400, &[], &xml("InvalidToken")).await, refused("InvalidToken"));
+        assert_eq!(verdict(&signer(), 400, &[], &xml("InvalidToken")).await, Verdict::Broken("InvalidToken".into()));
+        assert_eq!(
+            verdict(&signer(), 403, &[], &xml("SignatureDoesNotMatch")).await,
+            Verdict::Broken("SignatureDoesNotMatch".into())
+        );
         assert_eq!(verdict(&signer(), 403, &[], "").await, Verdict::Refused(None));
         assert_eq!(verdict(&signer(), 403, &[], &"<Code>".repeat(10_000)).await, Verdict::Refused(None));
         assert_eq!(verdict(&signer(), 400, &[], &xml("NoSuchUpload")).await, Verdict::Good);
@@ -204,9 +219,15 @@ mod tests {
         let proof = signer();
         let date = [("date", "Fri, 15 Jan 2027 08:20:00 GMT")];
         let late = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
+        let other = "<Error><Code>AccessDenied</Code></Error>";
+        assert_eq!(verdict(&proof, 403, &date, other).await, refused("AccessDenied"), "no reason to look at a clock");
         assert_eq!(verdict(&proof, 403, &date, late).await, Verdict::ClockSkew);
         let Proof::AwsKeys(signer) = &proof else { panic!("it signs") };
         assert_eq!(signer.skew.applied(now()).since(now()).as_secs(), 1200);
-        assert_eq!(verdict(&proof, 403, &date, late).await, refused("RequestTimeTooSkewed"), "known already");
+        assert_eq!(
+            verdict(&proof, 403, &date, late).await,
+            Verdict::Broken("RequestTimeTooSkewed".into()),
+            "known already"
+        );
     }
 }

@@ -48,6 +48,9 @@ pub enum ProxyError {
     /// No credential for the upstream.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The upstream does not take the keys or the signature that it was shown, whoever calls.
+    #[error("the upstream does not take the credential that it was shown")]
+    CredentialRejected,
     /// The request cannot be signed for the upstream.
     #[error("the request cannot be signed: {0}")]
     Signing(SigningError),
@@ -139,6 +142,7 @@ impl ProxyError {
                 | DenyReason::Guardrail
                 | DenyReason::EvaluationFailed => StatusCode::FORBIDDEN,
             },
+            Self::CredentialRejected => StatusCode::BAD_GATEWAY,
             Self::Signing(SigningError::SignedChunks) => StatusCode::NOT_IMPLEMENTED,
             Self::Signing(SigningError::Length) => StatusCode::LENGTH_REQUIRED,
             Self::Signing(SigningError::Malformed(_)) => StatusCode::BAD_REQUEST,
@@ -173,9 +177,11 @@ impl ProxyError {
             Self::Denied(denied) => denied.reason.code(),
             Self::Credential(error) if error.refuses_caller() => error.code,
             Self::Credential(_) => "credential_unavailable",
+            Self::CredentialRejected => "credential_rejected",
             Self::Signing(SigningError::SignedChunks) => "signed_chunks",
             Self::Signing(SigningError::Length) => "length_required",
             Self::Signing(SigningError::Malformed(_)) => "path_malformed",
+            Self::Signing(SigningError::Widening) => "signed_header_refused",
             Self::Signing(_) => "signing_scope_refused",
             Self::Upstream(error) => error.code(),
             Self::AuditFull => "audit_queue_full",
@@ -200,12 +206,16 @@ impl ProxyError {
             Self::Credential(error) if error.refuses_caller() => {
                 "No credential for the service behind can be made of this request and its caller."
             }
+            Self::CredentialRejected => "The service behind does not take this gateway's credential.",
             Self::Signing(SigningError::SignedChunks) => {
                 "Each chunk of the body is signed, which cannot be passed on. Let the client send it unsigned."
             }
             Self::Signing(SigningError::Length) => "The request's body needs a length.",
             Self::Signing(SigningError::Malformed(_)) => {
                 "The request's method, host or path is malformed or can be read in two ways."
+            }
+            Self::Signing(SigningError::Widening) => {
+                "A header of the request copies from another object or sets who may read this one, which is not allowed here."
             }
             Self::Signing(_) => "The request is signed for a service or a region that this address does not serve.",
             Self::Target(_) => "The request's method, host or path is malformed or can be read in two ways.",
@@ -250,7 +260,7 @@ impl ProxyError {
         match self {
             Self::Credential(error) if error.refuses_caller() => Decision::Deny,
             Self::Signing(_) => Decision::Deny,
-            Self::Credential(_) | Self::Upstream(_) | Self::BodyOutgrew => Decision::Allow,
+            Self::Credential(_) | Self::CredentialRejected | Self::Upstream(_) | Self::BodyOutgrew => Decision::Allow,
             Self::TooManyFields
             | Self::CertificateBarred
             | Self::Target(_)
@@ -284,6 +294,7 @@ impl ProxyError {
             | Self::RateLimited { .. } => Outcome::Rejected,
             Self::Identity(_) | Self::Denied(_) | Self::CertificateBarred => Outcome::Denied,
             Self::Credential(_)
+            | Self::CredentialRejected
             | Self::Upstream(_)
             | Self::AuditFull
             | Self::AuditUnwritten

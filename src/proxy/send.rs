@@ -93,6 +93,10 @@ impl Proxy {
             }
             exchange.entry.credential_refusal = match verdict {
                 Verdict::Good => None,
+                Verdict::Broken(code) => {
+                    exchange.entry.credential_refusal = Some(code);
+                    return Err(ProxyError::CredentialRejected);
+                }
                 Verdict::Refused(code) => Some(code.unwrap_or_else(|| "refused".into())),
                 Verdict::Expired => Some("expired".into()),
                 Verdict::ClockSkew => Some("clock_skew".into()),
@@ -202,9 +206,11 @@ impl From<SigningError> for ProxyError {
             SigningError::Idle => Self::Upstream(UpstreamError::RequestIdle),
             SigningError::NoMemory => Self::Overloaded,
             SigningError::TooLarge(_) => Self::BodyTooLarge,
-            SigningError::Scope | SigningError::Malformed(_) | SigningError::SignedChunks | SigningError::Length => {
-                Self::Signing(error)
-            }
+            SigningError::Scope
+            | SigningError::Widening
+            | SigningError::Malformed(_)
+            | SigningError::SignedChunks
+            | SigningError::Length => Self::Signing(error),
         }
     }
 }

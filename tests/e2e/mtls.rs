@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::support::{AuditRecord, Authority, Gate, RunningGate, StaticIssuer, eventually};
+use crate::support::{AuditRecord, Authority, Gate, OpenBao, RunningGate, StaticIssuer, eventually};
 
 /// The authority that upstreams of this test take client certificates of.
 struct Mesh {
@@ -324,4 +324,61 @@ async fn an_authorization_server_knows_the_gate_by_its_client_certificate() {
     let shown = upstream.seen().pop().unwrap();
     assert_eq!(shown.authorization.as_deref(), Some("Bearer token-of-the-mesh"));
     assert_eq!(shown.serial, "33", "a token that is bound to the certificate comes by the same one");
+}
+
+#[tokio::test]
+async fn a_vault_certifies_each_caller_and_the_connection_shows_it() {
+    let bao = OpenBao::start().await;
+    let world = World::new().await;
+    bao.write("sys/mounts/pki", json!({ "type": "pki" })).await;
+    let bundle = format!("{}{}", world.mesh.certificate, world.mesh.key);
+    bao.write("pki/config/ca", json!({ "pem_bundle": bundle })).await;
+    let role = |uris: &str| {
+        json!({
+            "allowed_uri_sans": [uris], "require_cn": false, "client_flag": true, "server_flag": false,
+            "key_type": "ec", "key_bits": 256, "max_ttl": "1h", "no_store": true,
+        })
+    };
+    bao.write("pki/roles/upstreams", role("spiffe://mesh.test/test/*")).await;
+    let documents = "https://tokens.test/doorward";
+    let pki = json!({ "vault": {
+        "address": bao.url(), "login": { "role": "app" }, "token_audience": "openbao",
+        "pki": { "role": "upstreams", "trust_domain": "mesh.test", "lifetime": "10m" },
+    } });
+    let gate = world
+        .gate
+        .config(json!({
+            "listeners": { "documents": { "address": "127.0.0.1:0" } },
+            "assertions": { "issuer": documents, "listener": "documents" },
+            "credentials": { "mesh": pki },
+        }))
+        .route("things", json!({ "path": "/things/{*rest}", "credential": "mesh" }));
+    let (_mesh, issuer, upstream, gate) = World { gate, ..world }.start().await;
+    let keys = format!("http://{}/doorward/jwks.json", gate.listener_address("documents"));
+    let keys = json!({ "jwks_url": keys, "bound_issuer": documents });
+    bao.trust(None, "jwt", keys, json!({ "bound_audiences": ["openbao"] })).await;
+
+    for subject in ["machine-1", "machine-2"] {
+        let token = issuer.token().subject(subject).mint();
+        get(&gate, &format!("/things/{subject}"), &token).await;
+        get(&gate, &format!("/things/{subject}/again"), &token).await;
+        let uri = format!("spiffe://mesh.test/test/machines/{subject}");
+        let seen = upstream.seen();
+        let [.., first, second] = seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((first.uri.as_deref(), second.uri.as_deref()), (Some(&*uri), Some(&*uri)));
+        assert_eq!(first.serial, second.serial, "one certificate for both");
+        let is_it = |record: &AuditRecord| record.event() == "credential.issued" && record.text("uri") == uri;
+        let record = gate.audited("the certificate's record", is_it).await;
+        assert_eq!((record.text("kind"), record.text("id")), ("vault", &*first.serial));
+        assert_eq!(record.text("path"), "pki/issue/upstreams");
+    }
+
+    // A role that certifies other names alone refuses, and nothing is forwarded.
+    bao.write("pki/roles/upstreams", role("spiffe://other.test/*")).await;
+    let before = upstream.seen().len();
+    let third = gate.get("/things/3").bearer(&issuer.token().subject("machine-3").mint()).send().await;
+    assert_eq!(third.status, 503, "{}", third.text());
+    let record = gate.audited("the refusal", |record| record.event() == "credential.refused").await;
+    assert!(record.text("detail").contains("pki/issue/upstreams"), "{}", record.text("detail"));
+    assert_eq!(upstream.seen().len(), before);
 }

@@ -50,6 +50,10 @@ pub(super) fn aws(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws) -> O
         let message = format!("`{}` is no ARN", arn.value);
         scope.refuse("arn", arn.place, message, "write `arn:aws:iam::ACCOUNT:policy/NAME`");
     }
+    narrowed(scope, name, raw);
+    if let Some(reasoned) = &raw.widening_headers {
+        scope.reason(reasoned);
+    }
     let tags = tags(scope, raw);
     let duration = duration(scope, raw);
     let sts_url = match &raw.sts {
@@ -83,6 +87,7 @@ pub(super) fn aws(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws) -> O
         transitive_tags: raw.transitive_tags.iter().map(|tag| tag.value.clone()).collect(),
         policy: policy.transpose_none()?,
         policy_arns: raw.policy_arns.iter().map(|arn| arn.value.clone()).collect(),
+        widening_headers: raw.widening_headers.is_some(),
         signed_body_bytes: usize::try_from(signed_body).unwrap_or(usize::MAX),
     })))
 }
@@ -201,6 +206,52 @@ fn keys(scope: &Scope<'_>, ambient: &Placed<Ambient>) -> Option<AwsAmbient> {
         Ambient::Instance => Some(AwsAmbient::Instance {
             url: variable("AWS_EC2_METADATA_SERVICE_ENDPOINT").map(|url| url.expose().to_owned()),
         }),
+    }
+}
+
+/// Policies see method, host and path; what else a request can ask for with the role's keys is the session's to bound.
+fn narrowed(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws) {
+    let narrows = raw.session_policy.is_some() || !raw.policy_arns.is_empty();
+    match &raw.whole_role {
+        Some(reasoned) => {
+            scope.reason(reasoned);
+            if narrows {
+                let help = "remove one of them";
+                scope.refuse(
+                    "session_policy_unused",
+                    reasoned.reason.place,
+                    "the session does not keep the whole role",
+                    help,
+                );
+            }
+        }
+        None if !narrows => {
+            let message = format!("sessions of credential `{}` keep all of the role's rights", name.value);
+            let help = "narrow them by `session_policy` or `policy_arns`, or say why in `whole_role: { reason: … }`";
+            scope.refuse("session_policy_missing", name.place, message, help);
+        }
+        None => {}
+    }
+}
+
+/// Refuses an upstream to which keys and bodies would go in the clear.
+pub(super) fn meets_upstream(
+    scope: &Scope<'_>,
+    credential: &Placed<String>,
+    name: &Placed<String>,
+    upstream: &raw::Upstream,
+) {
+    let mut addresses = upstream.addresses.iter().flat_map(|list| &list.value);
+    let plain = |address: &Placed<String>| {
+        url::Url::parse(address).is_ok_and(|url| url.scheme() == "http" && !text::is_loopback(&url))
+    };
+    if addresses.any(plain) {
+        let message = format!(
+            "upstream `{}` is reached by plain HTTP, and credential `{}` signs no bodies for S3",
+            name.value, credential.value
+        );
+        let help = "give the upstream https addresses; http is taken for loopback hosts only";
+        scope.refuse("aws_plain_upstream", credential.place, message, help);
     }
 }
 

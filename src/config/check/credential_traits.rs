@@ -61,5 +61,5 @@ pub(super) fn templates(raw: &raw::Credential) -> Vec<&Placed<String>> {
 
 /// Whether it is a certificate that the connection to the upstream shows.
 pub(super) fn is_certificate(raw: &raw::Credential) -> bool {
-    raw.mtls.is_some()
+    raw.mtls.is_some() || raw.vault.as_ref().is_some_and(|vault| vault.pki.is_some())
 }

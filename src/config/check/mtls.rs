@@ -12,6 +12,7 @@ use crate::config::load::read_bounded;
 use crate::config::placed::{Place, Placed};
 use crate::config::raw;
 use crate::config::secrets::{SecretSource, SecretValue};
+use crate::config::units::DurationText;
 use crate::credential::{
     AuthorityError, CertificateAuthority, CertificateFiles, ClientIdentity, ClientIdentityError, LONGEST_LEAF, Leaf,
     SHORTEST_LEAF, Template, UriTemplate, UriTemplateError,
@@ -64,16 +65,12 @@ fn pair(scope: &Scope<'_>, certificate: &Placed<String>, key: &Placed<String>) -
 fn authority(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::MtlsAuthority>) -> Option<MtlsAuthority> {
     let certificate = scope.required(raw.certificate.as_ref(), name, "mtls.authority.certificate");
     let key = scope.required(raw.key.as_ref(), name, "mtls.authority.key");
-    let uri = uri(scope, name, raw);
+    let uri = uri(scope, name, "mtls.authority", raw.trust_domain.as_ref(), raw.uri.as_ref());
     let common_name = match &raw.common_name {
         Some(text) => Some(text::template(scope, text)?),
         None => None,
     };
-    let lifetime = scope.duration_up_to(raw.lifetime.as_ref(), LIFETIME, (LONGEST_LEAF, "24h"));
-    if let Some(text) = raw.lifetime.as_ref().filter(|_| lifetime < SHORTEST_LEAF) {
-        let message = format!("`{}` is too short for a certificate to be of use", text.value.0);
-        scope.refuse("too_short", text.place, message, "at least `1m` is needed here");
-    }
+    let lifetime = lifetime(scope, raw.lifetime.as_ref());
     let (certificate, reference, uri) = (certificate?, key?, uri?);
     let (path, key) = pair(scope, certificate, reference)?;
     // Looked at a moment ago; whatever is wrong with it since shows as no certificate.
@@ -89,6 +86,16 @@ fn authority(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::MtlsAut
             None
         }
     }
+}
+
+/// How long certificates live.
+pub(super) fn lifetime(scope: &Scope<'_>, raw: Option<&Placed<DurationText>>) -> Duration {
+    let lifetime = scope.duration_up_to(raw, LIFETIME, (LONGEST_LEAF, "24h"));
+    if let Some(text) = raw.filter(|_| lifetime < SHORTEST_LEAF) {
+        let message = format!("`{}` is too short for a certificate to be of use", text.value.0);
+        scope.refuse("too_short", text.place, message, "at least `1m` is needed here");
+    }
+    lifetime
 }
 
 /// Where to mend it, and how.
@@ -108,15 +115,22 @@ fn mend(error: &AuthorityError, certificate: Place, key: Place) -> (Place, &'sta
     }
 }
 
-fn uri(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::MtlsAuthority>) -> Option<UriTemplate> {
-    match (&raw.trust_domain, &raw.uri) {
+/// The URI that names a certificate's holder: by the whole text, or by its domain alone.
+pub(super) fn uri(
+    scope: &Scope<'_>,
+    name: &Placed<String>,
+    key: &str,
+    trust_domain: Option<&Placed<String>>,
+    uri: Option<&Placed<String>>,
+) -> Option<UriTemplate> {
+    match (trust_domain, uri) {
         (Some(_), Some(uri)) => {
             let message = "`trust_domain` is part of the default `uri`, and this one is another";
             scope.refuse("mtls_uri", uri.place, message, "write one of them");
             None
         }
         (None, None) => {
-            scope.required(None::<&()>, name, "mtls.authority.trust_domain");
+            scope.required(None::<&()>, name, &format!("{key}.trust_domain"));
             None
         }
         (Some(domain), None) => {

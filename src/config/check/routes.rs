@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::desk::Scope;
 use super::names::Names;
-use super::{credential_traits, mtls, route_parts, text, upstreams};
+use super::{aws, credential_traits, mtls, route_parts, text, upstreams};
 use crate::config::checked::RouteSettings;
 use crate::config::faults::{SourceFile, at};
 use crate::config::placed::{Named, Place, Placed};
@@ -272,14 +272,20 @@ impl<'a> Routes<'a> {
         }
     }
 
-    /// Refuses an upstream that cannot be shown the certificate that the route's credential is.
+    /// Refuses an upstream that cannot be shown the route's credential: a certificate, or keys that sign.
     fn certificate(&self, scope: &Scope<'_>, raw: &raw::Route, credential: &Placed<String>) {
-        let is_one = self.credential(credential).is_some_and(credential_traits::is_certificate);
-        let Some(name) = raw.upstream.as_ref().filter(|_| is_one) else { return };
+        let Some(declared) = self.credential(credential) else { return };
+        let (is_certificate, signs) = (credential_traits::is_certificate(declared), declared.aws.is_some());
+        let Some(name) = raw.upstream.as_ref().filter(|_| is_certificate || signs) else { return };
         let of_policies = self.known.policies.iter().flat_map(|(_, file)| file.upstreams.iter());
         let mut all = self.known.config.upstreams.iter().chain(of_policies);
         if let Some((_, upstream)) = all.find(|(known, _)| known.value == name.value) {
-            mtls::meets_upstream(scope, credential, name, upstream);
+            if is_certificate {
+                mtls::meets_upstream(scope, credential, name, upstream);
+            }
+            if signs {
+                aws::meets_upstream(scope, credential, name, upstream);
+            }
         }
     }
 

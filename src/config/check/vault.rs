@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::desk::Scope;
-use super::text;
+use super::{mtls, text};
 use crate::config::checked::{CredentialKind, VaultCredential, VaultSubject};
 use crate::config::placed::Placed;
 use crate::config::raw::{self, VaultSubject as By};
-use crate::credential::{DatabaseSecret, KvSecret, Template, UserHeaders, VaultSecret, is_vault_path};
+use crate::credential::{DatabaseSecret, KvSecret, PkiSecret, Template, UserHeaders, VaultSecret, is_vault_path};
 
 const SHORTEST_REFRESH: Duration = Duration::from_secs(10);
 const USUAL_REFRESH: Duration = Duration::from_secs(300);
@@ -60,20 +60,44 @@ fn subject(scope: &Scope<'_>, raw: &raw::Vault, address: &str) -> Option<VaultSu
 }
 
 fn secret(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Vault) -> Option<VaultSecret> {
-    match (&raw.kv, &raw.database) {
-        (Some(raw), None) => kv(scope, name, raw).map(VaultSecret::Kv),
-        (None, Some(raw)) => database(scope, name, raw).map(VaultSecret::Database),
+    let places = [
+        raw.kv.as_ref().map(|kv| kv.place),
+        raw.database.as_ref().map(|database| database.place),
+        raw.pki.as_ref().map(|pki| pki.place),
+    ];
+    let mut given = places.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (None, _) => {
+            let message = format!("credential `{}` reads no secret", name.value);
+            scope.refuse("vault_secret", name.place, message, "add `kv: …`, `database: …` or `pki: …`");
+            return None;
+        }
         (Some(_), Some(second)) => {
             let message = format!("credential `{}` reads two secrets", name.value);
-            scope.refuse("vault_secret", second.place, message, "keep one of `kv` and `database`");
-            None
+            scope.refuse("vault_secret", second, message, "keep one of `kv`, `database` and `pki`");
+            return None;
         }
-        (None, None) => {
-            let message = format!("credential `{}` reads no secret", name.value);
-            scope.refuse("vault_secret", name.place, message, "add `kv: …` or `database: …`");
-            None
-        }
+        (Some(_), None) => {}
     }
+    if let Some(raw) = &raw.kv {
+        return kv(scope, name, raw).map(VaultSecret::Kv);
+    }
+    if let Some(raw) = &raw.database {
+        return database(scope, name, raw).map(VaultSecret::Database);
+    }
+    raw.pki.as_ref().and_then(|raw| pki(scope, name, raw)).map(VaultSecret::Pki)
+}
+
+fn pki(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::VaultPki) -> Option<PkiSecret> {
+    let mount = or_usual(scope, &raw.mount, "pki");
+    let role = scope.required(raw.role.as_ref(), name, "pki.role").and_then(|role| path(scope, role));
+    let uri = mtls::uri(scope, name, "pki", raw.trust_domain.as_ref(), raw.uri.as_ref());
+    let common_name = match &raw.common_name {
+        Some(text) => Some(text::template(scope, text)?),
+        None => None,
+    };
+    let lifetime = mtls::lifetime(scope, raw.lifetime.as_ref());
+    Some(PkiSecret { mount: mount?.into(), role: role?.into(), uri: uri?, common_name, lifetime })
 }
 
 fn kv(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::VaultKv) -> Option<KvSecret> {
@@ -163,7 +187,8 @@ fn template(scope: &Scope<'_>, text: &Placed<String>) -> Option<Template> {
 pub(super) fn templates(raw: &raw::Vault) -> Vec<&Placed<String>> {
     let path = raw.kv.as_ref().and_then(|kv| kv.path.as_ref());
     let role = raw.database.as_ref().and_then(|database| database.role.as_ref());
-    [raw.token_subject.as_ref(), path, role].into_iter().flatten().collect()
+    let pki = raw.pki.iter().flat_map(|pki| [&pki.uri, &pki.common_name].into_iter().flatten());
+    [raw.token_subject.as_ref(), path, role].into_iter().flatten().chain(pki).collect()
 }
 
 /// Whether Doorward has to sign for it.

@@ -117,6 +117,8 @@ pub struct AwsCredential {
     pub policy: Option<SessionPolicy>,
     /// ARNs of managed policies that it is narrowed to.
     pub policy_arns: Vec<String>,
+    /// Whether callers may copy from other objects, set access rights and lift retention by headers.
+    pub widening_headers: bool,
     /// Longest body that is held until it is hashed.
     pub signed_body_bytes: usize,
 }

@@ -53,7 +53,9 @@ pub(super) fn provider(
         policy_arns: configured.policy_arns.clone(),
         services: shared(&configured.services),
         regions,
+        widening_headers: configured.widening_headers,
         signed_body_bytes: configured.signed_body_bytes,
+        memory: runtime.body_memory(),
     });
     let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
     Ok(Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone()))

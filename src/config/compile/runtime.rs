@@ -11,8 +11,8 @@ use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
 use crate::credential::{
-    AssertionCache, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Leases, Outcome,
-    SigningKeys, VaultLeases,
+    AssertionCache, BodyMemory, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Leases,
+    Outcome, SigningKeys, VaultLeases,
 };
 use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
@@ -50,6 +50,7 @@ pub struct Runtime {
     issued: IssuedCache,
     /// `None` where nothing is served.
     audit: Option<Audit>,
+    body_memory: BodyMemory,
     leases: Leases,
     vault_leases: VaultLeases,
     signing_keys: Option<Arc<SigningKeys>>,
@@ -125,6 +126,7 @@ impl Runtime {
             identity_headers: IdentityHeaderCache::new(CACHED_CREDENTIAL_BYTES),
             issued,
             audit: Some(audit.clone()),
+            body_memory: BodyMemory::default(),
             vault_leases: VaultLeases::new(leases.clone()),
             leases,
             signing_keys,
@@ -147,6 +149,7 @@ impl Runtime {
             identity_headers: IdentityHeaderCache::new(0),
             issued: IssuedCache::new(0, clock.clone()),
             audit: None,
+            body_memory: BodyMemory::default(),
             vault_leases: VaultLeases::new(leases.clone()),
             leases,
             signing_keys: None,
@@ -222,6 +225,11 @@ impl Runtime {
 
     pub(super) fn assertions(&self) -> AssertionCache {
         self.assertions.clone()
+    }
+
+    /// Memory for bodies that are held until they are hashed, of all credentials and configurations together.
+    pub(super) fn body_memory(&self) -> BodyMemory {
+        self.body_memory.clone()
     }
 
     pub(super) fn issued(&self) -> IssuedCache {

@@ -48,6 +48,11 @@ pub struct Aws {
     pub session_policy: Option<Placed<Vec<AwsStatement>>>,
     /// ARNs of managed policies that narrow a session further.
     pub policy_arns: Vec<Placed<String>>,
+    /// Why a session keeps all of the role's rights, where neither `session_policy` nor `policy_arns` narrows it.
+    pub whole_role: Option<Reasoned>,
+    /// Why callers may copy from other objects, set access rights and lift retention by headers (`x-amz-copy-source`,
+    /// `x-amz-acl`, `x-amz-grant-*`, `x-amz-bypass-governance-retention`).
+    pub widening_headers: Option<Reasoned>,
     /// Longest body that is held until it is hashed, for services that want a hash. Default `8MiB`.
     pub signed_body: Option<Placed<SizeText>>,
 }

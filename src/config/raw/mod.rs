@@ -40,7 +40,7 @@ pub use routes::{
     Accept, Evidence, IdentityHeaders, Origins, PathMode, Rate, Route, RouteLimits, RouteLogin, RouteRates,
 };
 pub use upstreams::{Ejection, Protocol, Upstream, UpstreamTimeouts, UpstreamTls};
-pub use vault::{Vault, VaultDatabase, VaultKv, VaultLogin, VaultSubject, VaultUserHeaders};
+pub use vault::{Vault, VaultDatabase, VaultKv, VaultLogin, VaultPki, VaultSubject, VaultUserHeaders};
 
 use std::borrow::Cow;
 

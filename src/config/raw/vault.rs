@@ -30,6 +30,8 @@ pub struct Vault {
     pub kv: Option<Placed<VaultKv>>,
     /// A user that an engine with leases makes: `MOUNT/creds/ROLE`.
     pub database: Option<Placed<VaultDatabase>>,
+    /// A client certificate that the connection itself shows.
+    pub pki: Option<Placed<VaultPki>>,
 }
 
 /// A JWT login.
@@ -83,6 +85,26 @@ pub struct VaultDatabase {
     pub role: Option<Placed<String>>,
     /// Headers that carry name and password. Default: both as `Authorization: Basic`.
     pub headers: Option<VaultUserHeaders>,
+}
+
+/// A client certificate that a PKI engine issues, for the connection to the upstream.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["role"]))]
+pub struct VaultPki {
+    /// Where the engine is mounted. Default `pki`.
+    pub mount: Option<Placed<String>>,
+    /// Its role, which must allow the URI.
+    pub role: Option<Placed<String>>,
+    /// How long a certificate is to live, one minute to 24 hours. Default `15m`.
+    pub lifetime: Option<Placed<DurationText>>,
+    /// The domain of the default `uri`.
+    pub trust_domain: Option<Placed<String>>,
+    /// The URI that names the holder, each value percent-encoded in a path segment of its own. Default
+    /// `spiffe://TRUST_DOMAIN/{{environment}}/{{principal.issuer}}/{{principal.subject}}`.
+    pub uri: Option<Placed<String>>,
+    /// The subject's common name, for people. Default none; then the role must not require one.
+    pub common_name: Option<Placed<String>>,
 }
 
 /// A header for each.

@@ -29,11 +29,25 @@ fn with(credential: &str, name: &str) -> World {
     world
 }
 
+/// The same where the upstream is reached by TLS.
+fn secure(credential: &str) -> World {
+    secured(with(credential, "cloud"))
+}
+
+fn secured(world: World) -> World {
+    world.replace(
+        "doorward.yaml",
+        "addresses: [http://10.0.0.7:8080, http://10.0.0.8:8080]",
+        "addresses: [https://10.0.0.7]",
+    );
+    world
+}
+
 /// Spoils one text of a credential, and expects exactly one fault whose text begins so, past its place.
 #[track_caller]
 fn spoiled((credential, name): (&str, &str), from: &str, to: &str, fault: &str) {
     assert_eq!(credential.matches(from).count(), 1, "`{from}` must stand once");
-    let told = with(&credential.replace(from, to), name).told();
+    let told = secured(with(&credential.replace(from, to), name)).told();
     let [only] = told.as_slice() else { panic!("{told:#?}") };
     let (place, text) = only.split_once(' ').unwrap();
     assert!(text.starts_with(fault), "{only}");
@@ -43,7 +57,7 @@ fn spoiled((credential, name): (&str, &str), from: &str, to: &str, fault: &str) 
 #[test]
 fn a_sound_credential_of_each_kind_is_taken() {
     for (credential, name) in [(AWS, "cloud"), (EXCHANGE, "swapped")] {
-        if let Err(faults) = with(credential, name).load() {
+        if let Err(faults) = secured(with(credential, name)).load() {
             panic!("{}", faults.render(false, 100));
         }
     }
@@ -83,7 +97,18 @@ fn a_session_policy_narrows_or_says_why_it_does_not() {
     aws("arn:aws:s3:::reports/{{path.rest}}", "reports", "arn: `reports` is no ARN");
     aws("arn:aws:s3:::reports/", &format!("arn:aws:s3:::{}/", "a".repeat(2000)), "session_policy_large: ");
     let reasoned = "[\"s3:*\"]\n          wildcard: { reason: the whole prefix is theirs }";
-    assert!(with(&AWS.replace("[s3:GetObject]", reasoned), "cloud").load().is_ok());
+    assert!(secure(&AWS.replace("[s3:GetObject]", reasoned)).load().is_ok());
+}
+
+#[test]
+fn a_session_that_keeps_the_whole_role_says_why_and_keys_do_not_cross_the_network_in_the_clear() {
+    let policy = "      session_policy:\n        - actions: [s3:GetObject]\n          resources: [\"arn:aws:s3:::reports/{{path.rest}}\"]\n";
+    spoiled((AWS, "cloud"), policy, "", "session_policy_missing: sessions of credential `cloud` keep all");
+    let reasoned = "      whole_role: { reason: the role itself is narrow }\n";
+    spoiled((AWS, "cloud"), policy, &format!("{policy}{reasoned}"), "session_policy_unused: ");
+    assert!(secure(&AWS.replace(policy, reasoned)).load().is_ok());
+    let told = with(AWS, "cloud").told();
+    assert!(told.len() == 1 && told[0].contains("aws_plain_upstream: upstream `billing`"), "{told:?}");
 }
 
 #[test]
@@ -98,7 +123,7 @@ fn a_credential_of_the_callers_token_takes_no_other_evidence() {
     let caller = AWS
         .replace("services: [s3]", "services: [s3]\n      subject: caller")
         .replace("      tags: { team: \"{{claim.team}}\" }\n", "");
-    let told = with(&caller, "cloud").told();
+    let told = secure(&caller).told();
     assert!(told.iter().all(|fault| fault.contains("caller_token_missing")), "{told:?}");
 }
 

@@ -52,10 +52,13 @@ fn a_vault_is_asked_over_https_and_exactly_one_secret_is_read() {
         "url_not_https: the vault's address must be an https URL (http is taken for loopback hosts only)",
     );
     assert!(world(&format!("address: http://127.0.0.1:8200, login: {{ role: a }}, {KV}")).load().is_ok());
-    refused(&with("namespace: a"), "vault_secret: credential `db` reads no secret (add `kv: …` or `database: …`)");
+    refused(
+        &with("namespace: a"),
+        "vault_secret: credential `db` reads no secret (add `kv: …`, `database: …` or `pki: …`)",
+    );
     refused(
         &with(&format!("{KV}, database: {{ role: app }}")),
-        "vault_secret: credential `db` reads two secrets (keep one of `kv` and `database`)",
+        "vault_secret: credential `db` reads two secrets (keep one of `kv`, `database` and `pki`)",
     );
     refused(&format!("login: {{ role: a }}, {KV}"), "missing_key: `db` lacks `vault.address` (add `vault.address: …`)");
     refused(&format!("address: https://a.test, {KV}"), "missing_key: `db` lacks `vault.login` (add `vault.login: …`)");
@@ -156,4 +159,18 @@ fn a_route_gives_what_its_vault_credential_needs_of_it() {
     let named = "database: { role: app, headers: { username: X-User, password: X-Doorward-Subject } }";
     let told = routed(&with(named), unspoiled).told();
     assert!(told.len() == 1 && told[0].contains("header_twice"), "{told:?}");
+}
+
+#[test]
+fn a_certificate_of_a_vault_names_the_principal_and_goes_to_an_upstream_that_speaks_tls() {
+    let pki = |settings: &str| with(&format!("pki: {{ role: app, {settings} }}"));
+    let CredentialKind::Vault(vault) = kind(&pki("trust_domain: acme.example")) else { panic!("another kind") };
+    let VaultSecret::Pki(secret) = &vault.secret else { panic!("another secret") };
+    assert_eq!((&*secret.mount, &*secret.role, secret.lifetime.as_secs()), ("pki", "app", 900));
+    refused(&pki("trust_domain: Acme"), "mtls_uri: `Acme` is not a trust domain (write a DNS name in lower case)");
+    refused(
+        &pki("trust_domain: a.test, lifetime: 10s"),
+        "too_short: `10s` is too short for a certificate to be of use (at least `1m` is needed here)",
+    );
+    refused(&pki("common_name: x"), "missing_key: `db` lacks `pki.trust_domain` (add `pki.trust_domain: …`)");
 }

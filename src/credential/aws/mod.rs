@@ -83,15 +83,18 @@ pub struct AwsSettings {
     pub services: Arc<[Arc<str>]>,
     /// Regions that requests may be signed for; the first unless the caller says.
     pub regions: Arc<[Arc<str>]>,
+    /// Whether callers may copy from other objects, set access rights and lift retention by headers.
+    pub widening_headers: bool,
     /// Longest body that is held until it is hashed.
     pub signed_body_bytes: usize,
+    /// Memory for such bodies.
+    pub memory: BodyMemory,
 }
 
 /// Assumes roles.
 #[derive(Debug)]
 pub struct AwsSource {
     settings: AwsSettings,
-    memory: BodyMemory,
     skew: Arc<ClockSkew>,
 }
 
@@ -99,7 +102,7 @@ impl AwsSource {
     /// A source of these sessions.
     #[must_use]
     pub fn new(settings: AwsSettings) -> Self {
-        Self { settings, memory: BodyMemory::default(), skew: Arc::default() }
+        Self { settings, skew: Arc::default() }
     }
 
     async fn form(&self, request: &AwsRequest) -> Result<Form, SourceError> {
@@ -175,6 +178,8 @@ impl AwsSource {
 pub struct AwsRequest {
     role: Arc<str>,
     session_name: Arc<str>,
+    /// The session's name before it was made to fit.
+    named: Arc<str>,
     source_identity: Option<Arc<str>>,
     subject: Arc<str>,
     token: Option<Secret>,
@@ -214,7 +219,7 @@ impl fmt::Debug for AwsRequest {
 
 impl CredentialRequest for AwsRequest {
     fn digest(&self, key: &mut KeyDigest) {
-        key.part("session_name", self.session_name.as_bytes()).part("subject", self.subject.as_bytes());
+        key.part("session_name", self.named.as_bytes()).part("subject", self.subject.as_bytes());
         key.optional("source_identity", self.source_identity());
         key.optional("policy", self.policy.as_deref());
         key.optional("token", self.token.as_ref().map(|token| digest(&SHA256, token.expose().as_bytes())));
@@ -238,7 +243,7 @@ impl CredentialSource for AwsSource {
     fn request(&self, ask: &Ask<'_>) -> Result<AwsRequest, CredentialError> {
         let settings = &self.settings;
         let any = |template: &Template| template.fill(ask, |character| !character.is_control());
-        let session_name = session::session_name(&any(&settings.session_name)?);
+        let named = any(&settings.session_name)?;
         let source_identity = settings.source_identity.as_ref().map(any).transpose()?;
         let (subject, token) = match &settings.proof {
             RoleProof::Doorward { subject, .. } => (subject.fill(ask, is_plain)?, None),
@@ -261,7 +266,8 @@ impl CredentialSource for AwsSource {
         }
         let mut request = AwsRequest {
             role: settings.role.clone(),
-            session_name,
+            session_name: session::session_name(&named),
+            named,
             source_identity: source_identity.as_deref().map(session::session_name),
             subject,
             token,
@@ -287,8 +293,9 @@ impl CredentialSource for AwsSource {
                     keys: role.keys,
                     services: self.settings.services.clone(),
                     regions: self.settings.regions.clone(),
+                    widening_headers: self.settings.widening_headers,
                     signed_body_bytes: self.settings.signed_body_bytes,
-                    memory: self.memory.clone(),
+                    memory: self.settings.memory.clone(),
                     skew: self.skew.clone(),
                 })),
                 expires_at: role.expires_at,
@@ -311,13 +318,17 @@ impl CredentialSource for AwsSource {
         for arn in &settings.policy_arns {
             key.part("policy_arn", arn);
         }
-        for name in settings.services.iter().chain(&*settings.regions) {
-            key.part("scope", name.as_bytes());
+        for service in settings.services.iter() {
+            key.part("service", service.as_bytes());
+        }
+        for region in settings.regions.iter() {
+            key.part("region", region.as_bytes());
         }
         for name in &settings.transitive_tags {
             key.part("transitive", name);
         }
         key.part("signed_body", settings.signed_body_bytes.to_be_bytes());
+        key.part("widening_headers", [u8::from(settings.widening_headers)]);
         match &settings.proof {
             RoleProof::Doorward { tokens, audience, .. } => {
                 key.part("issuer", tokens.issuer().as_bytes()).part("audience", audience.as_bytes());

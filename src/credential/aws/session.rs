@@ -10,7 +10,7 @@ use crate::credential::sigv4::hex;
 const LONGEST: usize = 64;
 const SHORTEST: usize = 2;
 /// Hexadecimal digits of the digest behind a name that had to be changed.
-const TAIL: usize = 8;
+const TAIL: usize = 16;
 
 /// What AWS takes in both names: `[\w+=,.@-]`.
 fn fits(character: char) -> bool {
@@ -49,7 +49,7 @@ mod tests {
     fn a_name_that_fits_stays_and_every_other_is_told_apart() {
         assert_eq!(&*session_name("alice@example.com"), "alice@example.com");
         let changed = session_name("okta|alice@example.com");
-        assert!(changed.starts_with("okta-alice@example.com-") && changed.len() == 31, "{changed}");
+        assert!(changed.starts_with("okta-alice@example.com-") && changed.len() == 39, "{changed}");
         let names: Vec<Arc<str>> =
             ["okta|a b", "okta|a-b", "okta-a-b", "okta/a/b", "", "x", &"a".repeat(65), &"é".repeat(80)]
                 .iter()

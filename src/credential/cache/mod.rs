@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::source::{Issued, SourceError};
@@ -24,6 +25,8 @@ use schedule::Schedule;
 pub(super) const LONGEST_FETCH: Duration = Duration::from_secs(20);
 /// Requests that wait for one fetch at most.
 const MOST_WAITING: usize = 1000;
+/// Fetches that are under way at once, of all keys together.
+const MOST_FLIGHTS: usize = 512;
 /// How long a refusal stands in for another attempt, and a failure that may pass.
 const REFUSED: Duration = Duration::from_secs(5);
 const FAILED: Duration = Duration::from_secs(1);
@@ -55,6 +58,7 @@ pub struct IssuedCache(Arc<Inner>);
 struct Inner {
     slots: quick_cache::sync::Cache<Key, Arc<Slot>>,
     clock: Clock,
+    flights: Arc<Semaphore>,
 }
 
 impl fmt::Debug for IssuedCache {
@@ -93,7 +97,11 @@ impl IssuedCache {
     /// A cache of at most `capacity` credentials.
     #[must_use]
     pub fn new(capacity: usize, clock: Clock) -> Self {
-        Self(Arc::new(Inner { slots: quick_cache::sync::Cache::new(capacity), clock }))
+        Self(Arc::new(Inner {
+            slots: quick_cache::sync::Cache::new(capacity),
+            clock,
+            flights: Arc::new(Semaphore::new(MOST_FLIGHTS)),
+        }))
     }
 
     /// How many keys it holds.
@@ -134,7 +142,7 @@ impl IssuedCache {
             Some(slot) => slot,
             None => self.slot(key),
         };
-        let flight = match slot.next(&self.0.clock, fetch) {
+        let flight = match slot.next(&self.0.clock, fetch, &self.0.flights) {
             Next::Take(issued) => return Ok(Found { issued, fresh: false }),
             Next::Fail(error) => return Err(error),
             Next::Wait(flight) => flight,
@@ -144,12 +152,14 @@ impl IssuedCache {
     }
 
     /// The upstream says that what is kept under `key`, by this public identifier, is of no use any more.
-    pub(super) fn drop_expired(&self, key: &Key, id: &str) {
+    /// What was issued a moment ago is believed; else `tell` is called before anybody can ask for the next one.
+    pub(super) fn drop_expired(&self, key: &Key, id: &str, tell: impl FnOnce()) {
         let Some(slot) = self.0.slots.get(key) else { return };
         let mut state = slot.lock();
         let now = self.0.clock.now();
         let is_it = |held: &Held| *held.issued.id == *id && held.schedule.age(now) >= SURELY_GOOD;
         if state.held.as_ref().is_some_and(is_it) {
+            tell();
             state.held = None;
             state.renew_after = None;
         }
@@ -169,13 +179,13 @@ impl Slot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(self: &Arc<Self>, clock: &Clock, fetch: &Fetch) -> Next {
+    fn next(self: &Arc<Self>, clock: &Clock, fetch: &Fetch, flights: &Arc<Semaphore>) -> Next {
         let (now, instant) = (clock.now(), Instant::now());
         let mut state = self.lock();
         if let Some(held) = state.held.as_ref().filter(|held| held.schedule.serves(now)) {
             let issued = held.issued.clone();
             if held.schedule.is_due(now) && state.may_renew(instant) {
-                state.flight = Some(self.start(clock.clone(), fetch.clone()));
+                state.flight = self.start(clock.clone(), fetch.clone(), flights);
             }
             return Next::Take(issued);
         }
@@ -188,18 +198,23 @@ impl Slot {
                 None => Next::Fail(SourceError::overloaded("too many requests wait for one credential")),
             };
         }
-        let flight = self.start(clock.clone(), fetch.clone());
+        let Some(flight) = self.start(clock.clone(), fetch.clone(), flights) else {
+            return Next::Fail(SourceError::overloaded("too many credentials are being fetched at once"));
+        };
         state.flight = Some(flight.clone());
         Next::Wait(flight)
     }
 
-    /// Begins a fetch that ends by itself, whoever still waits for it.
-    fn start(self: &Arc<Self>, clock: Clock, fetch: Fetch) -> Flight {
+    /// Begins a fetch that ends by itself, whoever still waits for it. `None` when too many are under way: they outlive
+    /// the requests that began them, so nothing else bounds them.
+    fn start(self: &Arc<Self>, clock: Clock, fetch: Fetch, flights: &Arc<Semaphore>) -> Option<Flight> {
+        let permit = flights.clone().try_acquire_owned().ok()?;
         let slot = self.clone();
-        Flight::start(async move {
+        Some(Flight::start(async move {
             let outcome = flight::with_retries(&*fetch, LONGEST_FETCH).await;
+            drop(permit);
             slot.landed(outcome, clock.now())
-        })
+        }))
     }
 
     /// Keeps what a fetch brought.

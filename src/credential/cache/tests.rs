@@ -164,12 +164,12 @@ async fn an_issuer_that_asks_to_be_left_alone_is() {
 async fn what_an_upstream_finds_expired_is_fetched_once_more_and_not_at_each_request() {
     let (issuer, cache) = Issuer::new(Ok(HOUR));
     assert_eq!(issuer.id(&cache).await.unwrap(), "0");
-    cache.drop_expired(&KEY, "0");
+    cache.drop_expired(&KEY, "0", || {});
     assert_eq!(issuer.id(&cache).await.unwrap(), "0", "it was issued a moment ago");
     issuer.clock.advance(SURELY_GOOD);
-    cache.drop_expired(&KEY, "another");
+    cache.drop_expired(&KEY, "another", || {});
     assert_eq!(issuer.id(&cache).await.unwrap(), "0");
-    cache.drop_expired(&KEY, "0");
+    cache.drop_expired(&KEY, "0", || {});
     assert_eq!(issuer.id(&cache).await.unwrap(), "1");
 }
 
@@ -184,4 +184,21 @@ async fn what_had_ended_when_it_came_is_none_and_a_clock_set_back_ends_all() {
     assert!(cache.at_hand(&KEY, earlier).is_none());
     cache.forget_ended(issuer.clock.now().plus(HOUR));
     assert!(cache.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_fetches_are_under_way_than_may_whoever_gave_up_on_them() {
+    let (issuer, cache) = Issuer::new(Ok(HOUR));
+    let ask = |number: usize| {
+        let (cache, fetch) = (cache.clone(), issuer.fetch());
+        let mut key = KEY;
+        key[..8].copy_from_slice(&number.to_be_bytes());
+        async move { cache.obtain(key, Duration::ZERO, &fetch).await.map_err(|error| error.code) }
+    };
+    let outcomes = join_all((0..MOST_FLIGHTS + 10).map(ask)).await;
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err("credential_overloaded"))).count();
+    assert_eq!(refused, 10);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(issuer.asked(), MOST_FLIGHTS, "the rest went on to their end");
+    assert!(ask(MOST_FLIGHTS + 20).await.is_err_and(|code| code == "credential_timeout"), "there is room again");
 }

@@ -34,7 +34,7 @@ const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const X_AMZ_SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// A clock that disagrees by more is not followed: what was signed for such a time could be used long after.
-const LARGEST_SKEW: Duration = Duration::from_secs(12 * 3600);
+const LARGEST_SKEW: Duration = Duration::from_secs(3600);
 /// Servers' clocks are read to the second, and answers take their time.
 const NO_SKEW: i64 = 5;
 

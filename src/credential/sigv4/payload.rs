@@ -17,6 +17,8 @@ const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b785
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const UNSIGNED_TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 const LEAST_ROOM: usize = 4096;
+/// For a whole body to come.
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
 /// The payload hash of a canonical request, or the text that stands for none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +50,9 @@ pub enum SigningError {
     /// The caller signed for a service or a region that the credential is not for.
     #[error("the caller's signature names a service or a region that this credential does not sign for")]
     Scope,
+    /// A header reaches beyond the object that the request names.
+    #[error("one of its headers copies from another object, or sets who may read this one")]
+    Widening,
     /// Path, query or a header cannot be written in the one way that is signed.
     #[error("its {0} cannot be written in the one way that is signed")]
     Malformed(&'static str),
@@ -105,7 +110,9 @@ pub(super) async fn settled(
         Some(text) if text.starts_with("STREAMING-AWS4-") => return Err(SigningError::SignedChunks),
         Some(UNSIGNED_TRAILER) if scope.is_s3() => return Ok((Payload::UnsignedTrailer, body, None)),
         // The server compares it with what it receives: a caller that errs harms itself alone.
-        Some(hash) if is_hash(hash) => return Ok((Payload::Hash(hash.to_ascii_lowercase().into()), body, None)),
+        Some(hash) if scope.is_s3() && is_hash(hash) => {
+            return Ok((Payload::Hash(hash.to_ascii_lowercase().into()), body, None));
+        }
         Some(_) | None => {}
     }
     let has_length = headers.contains_key(CONTENT_LENGTH) || body.size_hint().exact().is_some();
@@ -114,7 +121,9 @@ pub(super) async fn settled(
     }
     let most = signer.signed_body_bytes;
     let too_long = || if scope.is_s3() { SigningError::Length } else { SigningError::TooLarge(most) };
-    let held = collected(body, signer, idle).await?.ok_or_else(too_long)?;
+    // What is held is held for this caller alone, so it comes within a time, however slowly each piece.
+    let held = tokio::time::timeout(LONGEST_HOLD, collected(body, signer, idle)).await;
+    let held = held.map_err(|_| SigningError::Idle)??.ok_or_else(too_long)?;
     let payload = if scope.is_s3() {
         Payload::Unsigned
     } else {
@@ -164,6 +173,7 @@ mod tests {
             keys: AwsKeys { access_key_id: "AK".into(), secret_access_key: Secret::new("s"), session_token: None },
             services: Arc::from([]),
             regions: Arc::from([]),
+            widening_headers: false,
             signed_body_bytes: MOST,
             memory: BodyMemory::default(),
             skew: Arc::default(),

@@ -12,7 +12,7 @@ use super::payload::{Held, settled};
 use super::{AwsKeys, ClockSkew, Payload, RequestSignature, SigningError, SigningScope};
 use crate::body::Body;
 
-/// Memory for bodies that are held until they are hashed, of all requests with one credential.
+/// Memory for bodies that are held until they are hashed, of all requests together.
 const HELD_BYTES: usize = 64 * 1024 * 1024;
 const PERMIT_BYTES: usize = 1024;
 
@@ -43,6 +43,8 @@ pub struct AwsSigner {
     pub services: Arc<[Arc<str>]>,
     /// Regions that they sign for; the first unless the caller says.
     pub regions: Arc<[Arc<str>]>,
+    /// Whether callers may copy from other objects, set access rights and lift retention by headers.
+    pub widening_headers: bool,
     /// Longest body that is held until it is hashed.
     pub signed_body_bytes: usize,
     /// Memory for such bodies.
@@ -73,6 +75,14 @@ impl Settled {
     }
 }
 
+/// Whether a header of S3's reaches beyond the object that method and path name: another object, or everybody.
+fn widens(name: &str) -> bool {
+    name == "x-amz-acl"
+        || name == "x-amz-bypass-governance-retention"
+        || name.starts_with("x-amz-copy-source")
+        || name.starts_with("x-amz-grant-")
+}
+
 impl AwsSigner {
     /// What the signature of a request is to say; its body goes on as it came, or out of memory.
     ///
@@ -85,6 +95,9 @@ impl AwsSigner {
         idle: Duration,
     ) -> Result<(Settled, Body), SigningError> {
         let scope = SigningScope::of(headers, &self.services, &self.regions)?;
+        if scope.is_s3() && !self.widening_headers && headers.keys().any(|name| widens(name.as_str())) {
+            return Err(SigningError::Widening);
+        }
         let (payload, body, held) = settled(&scope, headers, body, self, idle).await?;
         Ok((Settled { scope, payload, held }, body))
     }

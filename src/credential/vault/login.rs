@@ -150,7 +150,7 @@ impl VaultLogin {
         if issued.renew_at.is_some_and(|due| due <= self.server.clock.now()) {
             // What it reads would end with it, too soon. Its successor is on the way, and nobody minds to wait: this is
             // a fetch beside requests, or the first.
-            self.cache.drop_expired(&key, &issued.id);
+            self.cache.drop_expired(&key, &issued.id, || {});
             issued = self.cache.obtain(key, PATIENCE, &fetch).await?.issued;
         }
         let headers = issued.proof.headers();
@@ -166,7 +166,7 @@ impl VaultLogin {
         refused: &LoginToken,
         who: &Arc<Who>,
     ) -> Result<Option<LoginToken>, SourceError> {
-        self.cache.drop_expired(&self.key(who), &refused.id);
+        self.cache.drop_expired(&self.key(who), &refused.id, || {});
         let token = self.token(who).await?;
         Ok((token.id != refused.id).then_some(token))
     }

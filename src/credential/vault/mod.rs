@@ -5,6 +5,7 @@ mod database;
 mod kv;
 mod login;
 mod path;
+mod pki;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ pub use database::{DatabaseSecret, UserHeaders, VaultLeases};
 pub use kv::KvSecret;
 pub use login::{VaultLogin, VaultSubject};
 pub use path::is_vault_path;
+pub use pki::PkiSecret;
 pub use server::VaultServer;
 
 use std::fmt;
@@ -41,6 +43,8 @@ pub enum VaultSecret {
     Kv(KvSecret),
     /// What an engine makes for a while.
     Database(DatabaseSecret),
+    /// What an engine certifies.
+    Pki(PkiSecret),
 }
 
 impl VaultSecret {
@@ -50,6 +54,7 @@ impl VaultSecret {
         match self {
             Self::Kv(secret) => vec![secret.header.clone()],
             Self::Database(secret) => secret.header_names(),
+            Self::Pki(_) => Vec::new(),
         }
     }
 }
@@ -75,6 +80,8 @@ pub struct VaultSource(VaultSettings);
 pub struct VaultRequest {
     who: Arc<Who>,
     path: Arc<str>,
+    /// Of a certificate.
+    names: Option<pki::Names>,
     shown: Value,
 }
 
@@ -87,6 +94,9 @@ impl fmt::Debug for VaultRequest {
 impl CredentialRequest for VaultRequest {
     fn digest(&self, key: &mut KeyDigest) {
         key.part("path", self.path.as_bytes());
+        if let Some(names) = &self.names {
+            names.digest(key);
+        }
         self.who.digest(key);
     }
 
@@ -115,6 +125,11 @@ impl VaultSource {
     async fn read(&self, request: &VaultRequest, token: &LoginToken) -> Result<Issued, Refusal> {
         let VaultSettings { name, login, secret, leases } = &self.0;
         match secret {
+            VaultSecret::Pki(secret) => {
+                let names =
+                    request.names.as_ref().ok_or_else(|| unfit(&request.path, "was asked for without a name"))?;
+                secret.issue(&login.server, &request.path, names, token).await
+            }
             VaultSecret::Kv(secret) => secret.read(&login.server, &request.path, token).await,
             VaultSecret::Database(secret) => {
                 let about = (name, &*request.path, self.key(request));
@@ -153,17 +168,19 @@ impl CredentialSource for VaultSource {
     fn request(&self, ask: &Ask<'_>) -> Result<VaultRequest, CredentialError> {
         let VaultSettings { login, secret, .. } = &self.0;
         let who = login.who(ask)?;
-        let path = match secret {
-            VaultSecret::Kv(secret) => secret.api_path(&path::filled(&secret.path, ask)?),
-            VaultSecret::Database(secret) => secret.api_path(&path::filled(&secret.role, ask)?),
+        let (path, names) = match secret {
+            VaultSecret::Kv(secret) => (secret.api_path(&path::filled(&secret.path, ask)?), None),
+            VaultSecret::Database(secret) => (secret.api_path(&path::filled(&secret.role, ask)?), None),
+            VaultSecret::Pki(secret) => (secret.api_path(), Some(secret.names(ask)?)),
         };
         let shown = json!({
             "address": &*login.server.address,
             "namespace": login.server.namespace.as_deref(),
             "login": login.shown(&who),
             "path": &*path,
+            "names": names.as_ref().map(pki::Names::shown),
         });
-        Ok(VaultRequest { who: Arc::new(who), path, shown })
+        Ok(VaultRequest { who: Arc::new(who), path, names, shown })
     }
 
     fn fetch(self: Arc<Self>, request: Arc<VaultRequest>) -> BoxFuture<'static, Result<Issued, SourceError>> {
@@ -187,6 +204,9 @@ impl CredentialSource for VaultSource {
                 key.part("refresh", secret.refresh.as_secs().to_be_bytes());
             }
             VaultSecret::Database(_) => _ = key.part("engine", "database"),
+            VaultSecret::Pki(secret) => {
+                key.part("engine", "pki").part("lifetime", secret.lifetime.as_secs().to_be_bytes());
+            }
         }
     }
 

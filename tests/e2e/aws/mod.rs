@@ -44,6 +44,7 @@ impl World {
         let aws = json!({
             "role": format!("arn:aws:iam:::role/{role}"), "region": "us-east-1", "services": ["s3"],
             "sts": { "url": gateway.url() },
+            "whole_role": { "reason": "the role of each test is its own" },
         });
         let gate = Gate::new(&authority)
             .issuer(&issuer)
@@ -52,7 +53,7 @@ impl World {
             .config(json!({
                 "listeners": { "documents": { "address": format!("127.0.0.1:{port}") } },
                 "assertions": { "issuer": documents, "listener": "documents" },
-                "credentials": { "storage": { "aws": aws } },
+                "credentials": { "storage": { "aws": with_copies(&aws) } },
                 "upstreams": { "storage": { "addresses": [gateway.url()] } },
             }))
             .route("storage", storage_route("/{bucket}/{*key}", "storage"))
@@ -74,6 +75,13 @@ impl World {
         settings.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
         python("aws/walk.py", &settings).await
     }
+}
+
+/// The same for callers who may copy.
+fn with_copies(aws: &Value) -> Value {
+    let mut aws = aws.clone();
+    aws["widening_headers"] = json!({ "reason": "the walk copies objects" });
+    aws
 }
 
 /// A route for S3's own paths.

@@ -68,6 +68,7 @@ async fn two_path_prefixes_are_two_sessions_that_cannot_touch_each_others_object
             "actions": ["s3:GetObject", "s3:PutObject"],
             "resources": [format!("arn:aws:s3:::{bucket}/{{{{path.team}}}}/*")],
         }]);
+        aws.as_object_mut().unwrap().remove("whole_role");
         // The upstream path is the caller's: what one team's session may not do is told by S3 itself.
         let mut misrouted = aws.clone();
         misrouted["session_policy"][0]["resources"] = json!([format!("arn:aws:s3:::{bucket}/other/*")]);
@@ -91,6 +92,9 @@ async fn two_path_prefixes_are_two_sessions_that_cannot_touch_each_others_object
     assert_eq!(put(locked.clone(), "x").await.status, 403, "a session for another prefix");
     let record = world.gate.audited("the refusal", |record| record.is_request_to(&locked)).await;
     assert_eq!(record.text("credential.refused"), "AccessDenied");
+    let copy = client.request(Method::PUT, &format!("{bucket}/red/copied")).header("host", "127.0.0.1").bearer(&token);
+    let copy = copy.header("x-amz-copy-source", &format!("{bucket}/blue/a")).send().await;
+    assert_eq!((copy.status.as_u16(), &copy.json()["code"]), (403, &json!("signed_header_refused")));
     for hostile in ["r*d", "%2A", "$%7Baws:username%7D", "a%22b", "a%00b"] {
         let answer = put(format!("{bucket}/{hostile}/a"), "x").await;
         assert!([400, 403].contains(&answer.status.as_u16()), "{hostile}: {}", answer.status);

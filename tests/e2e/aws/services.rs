@@ -23,6 +23,7 @@ impl World {
         let mut credential = json!({
             "role": "arn:aws:iam::123456789012:role/services", "region": "us-east-1",
             "services": ["dynamodb", "sqs", "s3"], "sts": { "url": format!("http://{address}") },
+            "whole_role": { "reason": "the role of each test is its own" },
         });
         credential.as_object_mut().unwrap().extend(aws.as_object().unwrap().clone());
         let route = |path: &str| {

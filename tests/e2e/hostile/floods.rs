@@ -1,7 +1,7 @@
 //! Floods of HTTP/2 frames, and of requests.
 
 use crate::support::frames::{
-    CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, connect, frame, head, literal,
+    CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, connect, frame, head, literal,
 };
 use crate::support::{Script, World, eventually};
 
@@ -61,6 +61,9 @@ async fn a_small_head_that_unpacks_to_a_large_one_is_refused() {
     fields.extend(value.as_bytes());
     fields.extend(vec![0x80 | 62; 10_000]);
     connection.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields)).await;
+    // Who hangs up before it was read has done nothing yet.
+    connection.send(frame(PING, 0, 0, &[7; 8])).await;
+    connection.hears(&frame(PING, 1, 0, &[7; 8])).await;
     let request = world.gate.get("/things/after").bearer(&world.token());
     assert_eq!(request.send_http2().await.status, 200);
     assert_eq!(world.upstream.only().target, "/things/after");

@@ -245,6 +245,15 @@ impl Draft<'_> {
         Answer::read(self.begin().await).await
     }
 
+    /// The same over a plain connection; `None` when nobody answers.
+    pub(crate) async fn try_send(self) -> Option<Answer> {
+        let stream = TcpStream::connect(self.client.address).await.ok()?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        tokio::spawn(connection);
+        let response = within("an answer", sender.send_request(self.into_http1())).await.ok()?;
+        Answer::try_read(response).await
+    }
+
     /// Sends over HTTP/1.1 and returns with the answer's head.
     pub(crate) async fn begin(self) -> Response<Incoming> {
         let mut sender = self.client.http1().await;

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -9,17 +10,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::{Client, eventually, peer_file, token};
+use super::{Client, eventually, peer_file, token, within};
 
 /// A server of its own, in memory, unsealed, with a key-value engine at `secret`. Dropping it ends it.
 pub(crate) struct OpenBao {
-    _process: Child,
+    process: Child,
     client: Client,
     root: String,
 }
 
 impl OpenBao {
+    /// One that serves. It takes the port above its own too, which may be somebody else's by then: another is tried.
     pub(crate) async fn start() -> Self {
+        for _ in 0..5 {
+            let mut bao = Self::spawned();
+            if within("OpenBao", bao.comes_to_serve()).await {
+                return bao;
+            }
+        }
+        panic!("OpenBao does not start");
+    }
+
+    fn spawned() -> Self {
         let root = token::uuid();
         let address = free_address();
         let process = Command::new(peer_file("python/bin/bao"))
@@ -32,15 +44,23 @@ impl OpenBao {
             .kill_on_drop(true)
             .spawn()
             .expect("OpenBao starts (`make test` installs it)");
-        let client = Client::plain(address);
-        answers(address).await;
-        let bao = Self { _process: process, client, root };
-        let ready = || async {
-            let (status, mounts) = bao.ask(Method::GET, None, "sys/mounts", &Value::Null).await;
-            (status == 200 && mounts["data"].get("secret/").is_some()).then_some(())
-        };
-        eventually("OpenBao", ready).await;
-        bao
+        Self { process, client: Client::plain(address), root }
+    }
+
+    /// Whether it serves; false once it has ended. Nobody else knows its token.
+    async fn comes_to_serve(&mut self) -> bool {
+        loop {
+            let asked = self.client.get("/v1/sys/mounts").header("x-vault-token", &self.root).try_send().await;
+            let mounts = asked.filter(|answer| answer.status == 200);
+            let mounts: Option<Value> = mounts.and_then(|answer| serde_json::from_slice(&answer.body).ok());
+            if mounts.is_some_and(|mounts| mounts["data"].get("secret/").is_some()) {
+                return true;
+            }
+            if self.process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -83,6 +103,7 @@ impl OpenBao {
         let policy = r#"
             path "secret/data/apps/*" { capabilities = ["read"] }
             path "database/creds/app" { capabilities = ["read"] }
+            path "pki/issue/upstreams" { capabilities = ["update"] }
             path "sys/leases/revoke" { capabilities = ["update"] }
         "#;
         self.write_in(namespace, "sys/policies/acl/app", json!({ "policy": policy })).await;
