@@ -4,28 +4,19 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use http::{HeaderName, HeaderValue};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use super::reread::Reread;
 use super::{Ask, Credential, CredentialError, CredentialProvider, Proof, SettingsError, settable};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
-/// How long the last good secret is used while its file cannot be read.
-pub const KEPT_WITHOUT_FILE: Duration = Duration::from_secs(60);
 /// Largest secret.
 pub const LARGEST_SECRET_BYTES: u64 = 8 * 1024;
-const READ_AT_MOST_EVERY: Duration = Duration::from_secs(1);
-/// Longest wait for the disk on a request's way.
-const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where a secret comes from and where it goes.
 #[derive(Clone, Debug)]
@@ -44,16 +35,17 @@ pub struct FixedSecretSettings {
 #[derive(Debug)]
 pub struct FixedSecret {
     settings: FixedSecretSettings,
-    state: ArcSwap<State>,
-    read_at_millis: AtomicI64,
-    /// The read under way: held, so that a disk that hangs holds one thread and not one a second.
-    reading: Mutex<Option<JoinHandle<Result<Secret, ReadError>>>>,
+    made: Reread<Made>,
 }
 
+/// The credential with a secret in it. One with the same secret is the same, identifier and all.
 #[derive(Debug)]
-struct State {
-    credential: Credential,
-    failing: Option<(Timestamp, String)>,
+struct Made(Credential);
+
+impl PartialEq for Made {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.proof.headers() == other.0.proof.headers()
+    }
 }
 
 /// Why a file is no secret.
@@ -69,6 +61,8 @@ enum ReadError {
     TooLarge,
     #[error("it is not one line of printable ASCII")]
     NotOneLine,
+    #[error("it does not fit a header")]
+    Unfit,
 }
 
 impl FixedSecret {
@@ -78,12 +72,13 @@ impl FixedSecret {
     /// [`SettingsError`] when the file is missing or holds no secret, or the header frames messages.
     pub fn load(settings: FixedSecretSettings, now: Timestamp) -> Result<Self, SettingsError> {
         settable(&settings.header)?;
-        let secret = read(&settings.file)
-            .map_err(|error| SettingsError::Secret { path: settings.file.clone(), detail: error.to_string() })?;
-        let credential = credential(&settings, &secret, now).ok_or(SettingsError::Prefix)?;
-        let state = ArcSwap::from_pointee(State { credential, failing: None });
-        let read_at_millis = AtomicI64::new(now.unix_millis());
-        Ok(Self { settings, state, read_at_millis, reading: Mutex::new(None) })
+        if HeaderValue::from_str(&settings.prefix).is_err() {
+            return Err(SettingsError::Prefix);
+        }
+        let made = settings.clone();
+        let made = Reread::load(move |now| made.read(now).map_err(|error| error.to_string()), now)
+            .map_err(|detail| SettingsError::Secret { path: settings.file.clone(), detail })?;
+        Ok(Self { settings, made })
     }
 
     /// Whether a file holds a secret that can be used. Blocks on the disk.
@@ -94,83 +89,22 @@ impl FixedSecret {
         read(file).map(drop).map_err(|error| SettingsError::Secret { path: file.into(), detail: error.to_string() })
     }
 
-    fn is_due(&self, now: Timestamp) -> bool {
-        let read_at = Timestamp::from_unix_millis(self.read_at_millis.load(Ordering::Relaxed));
-        now < read_at || now.since(read_at) >= READ_AT_MOST_EVERY
-    }
-
-    /// What is known at `now` without looking.
-    fn current(&self, now: Timestamp) -> Result<Credential, CredentialError> {
-        let state = self.state.load();
-        match &state.failing {
-            Some((since, detail)) if now.since(*since) >= KEPT_WITHOUT_FILE => Err(CredentialError {
-                name: self.settings.name.clone(),
-                code: "secret_unreadable",
-                detail: format!("`{}`: {detail}", self.settings.file.display()),
-                claims: None,
-            }),
-            Some(_) | None => Ok(state.credential.clone()),
-        }
-    }
-
-    /// Reads the file again; whoever comes meanwhile waits for the same read.
-    async fn refresh(&self, now: Timestamp) {
-        let mut reading = self.reading.lock().await;
-        if !self.is_due(now) {
-            return;
-        }
-        let outcome = match reading.take() {
-            // The last wait was in vain: nobody waits again for the same read.
-            Some(handle) if !handle.is_finished() => {
-                *reading = Some(handle);
-                Err("reading takes too long".to_owned())
-            }
-            handle => {
-                let file = self.settings.file.clone();
-                let start = || tokio::task::spawn_blocking(move || read(&file));
-                let handle = reading.insert(handle.unwrap_or_else(start));
-                let outcome = tokio::time::timeout(DEADLINE, handle).await;
-                if outcome.is_ok() {
-                    *reading = None;
-                }
-                match outcome {
-                    Ok(Ok(outcome)) => outcome.map_err(|error| error.to_string()),
-                    Ok(Err(_)) => Err("reading was aborted".to_owned()),
-                    Err(_) => Err("reading takes too long".to_owned()),
-                }
-            }
-        };
-        let before = self.state.load();
-        let state = match outcome.and_then(|secret| self.replaced(&before.credential, &secret, now)) {
-            Ok(credential) => State { credential, failing: None },
-            Err(detail) => {
-                let since = before.failing.as_ref().map_or(now, |(since, _)| *since);
-                State { credential: before.credential.clone(), failing: Some((since, detail)) }
-            }
-        };
-        self.state.store(Arc::new(state));
-        self.read_at_millis.store(now.unix_millis(), Ordering::Relaxed);
-    }
-
-    /// The credential with `secret` in it; the one before, identifier and all, where nothing changed.
-    fn replaced(&self, before: &Credential, secret: &Secret, now: Timestamp) -> Result<Credential, String> {
-        let made = credential(&self.settings, secret, now).ok_or("it does not fit a header")?;
-        Ok(if made.proof.headers() == before.proof.headers() { before.clone() } else { made })
+    fn credential(&self, made: Result<Arc<Made>, String>) -> Result<Credential, CredentialError> {
+        made.map(|made| made.0.clone()).map_err(|detail| CredentialError {
+            name: self.settings.name.clone(),
+            code: "secret_unreadable",
+            detail: format!("`{}`: {detail}", self.settings.file.display()),
+            claims: None,
+        })
     }
 }
 
 impl CredentialProvider for FixedSecret {
     fn issue<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Credential, CredentialError>> {
-        let now = ask.now;
-        if !self.is_due(now) {
-            return ready(self.current(now)).boxed();
+        if !self.made.is_due(ask.now) {
+            return ready(self.credential(self.made.current(ask.now))).boxed();
         }
-        async move {
-            // A wait that outlasts the deadline leaves the old state, which has its own end.
-            let _in_time = tokio::time::timeout(DEADLINE * 2, self.refresh(now)).await;
-            self.current(now)
-        }
-        .boxed()
+        async move { self.credential(self.made.refreshed(ask.now).await) }.boxed()
     }
 
     fn headers(&self) -> Vec<HeaderName> {
@@ -178,19 +112,22 @@ impl CredentialProvider for FixedSecret {
     }
 }
 
-fn credential(settings: &FixedSecretSettings, secret: &Secret, now: Timestamp) -> Option<Credential> {
-    let text = Zeroizing::new(format!("{}{}", settings.prefix, secret.expose()));
-    let mut value = HeaderValue::from_str(&text).ok()?;
-    value.set_sensitive(true);
-    Some(Credential {
-        id: format!("{}@{}", settings.name, now.rfc3339()).into(),
-        name: settings.name.clone(),
-        kind: "fixed",
-        expires_at: None,
-        fresh: false,
-        proof: Proof::Headers(Arc::from([(settings.header.clone(), value)])),
-        key: None,
-    })
+impl FixedSecretSettings {
+    fn read(&self, now: Timestamp) -> Result<Made, ReadError> {
+        let secret = read(&self.file)?;
+        let text = Zeroizing::new(format!("{}{}", self.prefix, secret.expose()));
+        let mut value = HeaderValue::from_str(&text).map_err(|_| ReadError::Unfit)?;
+        value.set_sensitive(true);
+        Ok(Made(Credential {
+            id: format!("{}@{}", self.name, now.rfc3339()).into(),
+            name: self.name.clone(),
+            kind: "fixed",
+            expires_at: None,
+            fresh: false,
+            proof: Proof::Headers(Arc::from([(self.header.clone(), value)])),
+            key: None,
+        }))
+    }
 }
 
 fn read(path: &Path) -> Result<Secret, ReadError> {
@@ -216,10 +153,12 @@ fn read(path: &Path) -> Result<Secret, ReadError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::credential::reread::{KEPT_WITHOUT_FILE, READ_AT_MOST_EVERY};
     use crate::credential::testing::{Asked, Caller, now};
 
     fn settings(directory: &TempDir) -> FixedSecretSettings {
@@ -321,12 +260,12 @@ mod tests {
         // What a wait that ran into its deadline leaves behind.
         let hanging = tokio::spawn(std::future::pending());
         let end = hanging.abort_handle();
-        *secret.reading.lock().await = Some(hanging);
+        *secret.made.reading.lock().await = Some(hanging);
         let seen = start.plus(READ_AT_MOST_EVERY);
         assert_eq!(shown(&secret, seen).await, Ok("Token first".to_owned()));
         assert_eq!(shown(&secret, seen.plus(KEPT_WITHOUT_FILE)).await, Err("secret_unreadable"));
         end.abort();
-        let reading = secret.reading.lock().await.take().unwrap();
+        let reading = secret.made.reading.lock().await.take().unwrap();
         assert!(reading.await.is_err());
         assert_eq!(shown(&secret, seen.plus(KEPT_WITHOUT_FILE * 2)).await, Ok("Token second".to_owned()));
     }

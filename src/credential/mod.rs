@@ -52,7 +52,7 @@ pub use certificate_authority::{
 pub use certificate_files::{CertificateFiles, CertificateFilesSettings};
 pub use documents::Documents;
 pub use event::{EventUnwritten, Events, IssueEvent, Outcome};
-pub use fixed::{FixedSecret, FixedSecretSettings, KEPT_WITHOUT_FILE, LARGEST_SECRET_BYTES};
+pub use fixed::{FixedSecret, FixedSecretSettings, LARGEST_SECRET_BYTES};
 pub use gcp::{
     Federation, GOOGLE_METADATA, GcpOrigin, GcpProof, GcpSettings, GcpSource, GcpToken,
     LONGEST_SUBJECT as LONGEST_GOOGLE_SUBJECT, MetadataServer, ServiceAccount,
@@ -65,6 +65,7 @@ pub use mtls::{LONGEST_URI, MtlsSettings, MtlsSource, UriTemplate, UriTemplateEr
 pub use none::NoCredential;
 pub use oauth::{Actor, OauthGrant, OauthSettings, OauthSource, Subject};
 pub use remote::{PATIENCE, Remote, RemoteSettings};
+pub use reread::KEPT_WITHOUT_FILE;
 pub use signing_key::{Algorithm, Refused, SigningKey};
 pub use sigv4::{
     AwsKeys, AwsSigner, BodyMemory, ClockSkew, Payload, RequestSignature, Settled, SigningError, SigningScope,

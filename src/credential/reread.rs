@@ -9,24 +9,25 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::fixed::KEPT_WITHOUT_FILE;
 use crate::clock::Timestamp;
 
+/// How long the last good value is used while its files cannot be read.
+pub const KEPT_WITHOUT_FILE: Duration = Duration::from_secs(60);
 pub(super) const READ_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the disk on a request's way.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 type Read<T> = dyn Fn(Timestamp) -> Result<T, String> + Send + Sync;
 
-/// The value, read again at most once a second, by whoever needs it then. What can no longer be read is used for
-/// [`KEPT_WITHOUT_FILE`] longer.
+/// The value, read again at most once a second, by whoever needs it then. One that equals the value before leaves that
+/// in place. What can no longer be read is used for [`KEPT_WITHOUT_FILE`] longer.
 pub(super) struct Reread<T> {
     /// Reads the value as of a time, which blocks on the disk, or says what is wrong without showing any of it.
     read: Arc<Read<T>>,
     state: ArcSwap<State<T>>,
     read_at_millis: AtomicI64,
     /// The read under way: held, so that a disk that hangs holds one thread and not one a second.
-    reading: Mutex<Option<JoinHandle<Result<T, String>>>>,
+    pub(super) reading: Mutex<Option<JoinHandle<Result<T, String>>>>,
 }
 
 struct State<T> {
@@ -40,7 +41,7 @@ impl<T: fmt::Debug> fmt::Debug for Reread<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Reread<T> {
+impl<T: PartialEq + Send + Sync + 'static> Reread<T> {
     /// Reads the value for the first time. Blocks on the disk.
     ///
     /// # Errors
@@ -115,6 +116,7 @@ impl<T: Send + Sync + 'static> Reread<T> {
         };
         let before = self.state.load();
         let state = match outcome {
+            Ok(value) if value == *before.value => State { value: before.value.clone(), failing: None },
             Ok(value) => State { value: Arc::new(value), failing: None },
             Err(detail) => {
                 let since = before.failing.as_ref().map_or(now, |(since, _)| *since);

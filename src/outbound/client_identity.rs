@@ -123,9 +123,10 @@ impl ClientIdentity {
     }
 }
 
+/// Those that show the same chain: the key is the leaf's.
 impl PartialEq for ClientIdentity {
     fn eq(&self, other: &Self) -> bool {
-        self.fingerprint == other.fingerprint
+        self.chain() == other.chain()
     }
 }
 
@@ -202,5 +203,14 @@ mod tests {
         assert_eq!((serves, identity.expires_at()), ([false, true, true, false], at(60)));
         assert_eq!(format!("{identity:?}"), "ClientIdentity { serial: \"8102\", .. }");
         assert_eq!(*identity.fingerprint(), fingerprint(&identity.chain()[0]));
+    }
+
+    #[test]
+    fn the_same_leaf_with_another_chain_behind_it_is_another_identity() {
+        let (certificate, key) = pair(|_| {});
+        let (issuer, _) = pair(|_| {});
+        let read = |chain: &str| ClientIdentity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(read(&certificate), read(&certificate));
+        assert_ne!(read(&certificate), read(&format!("{certificate}{issuer}")));
     }
 }
