@@ -29,6 +29,14 @@ impl Timestamp {
         Self(millis)
     }
 
+    /// From a date in a header, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7), in the one form that
+    /// is still written.
+    #[must_use]
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        let date = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc2822).ok()?;
+        Some(Self::from_unix_seconds(date.unix_timestamp()))
+    }
+
     /// Whole seconds since the Unix epoch, rounded down.
     #[must_use]
     pub const fn unix_seconds(self) -> i64 {
@@ -114,6 +122,13 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_date_of_a_header_is_read() {
+        let read = Timestamp::from_http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(read, Some(Timestamp::from_unix_seconds(784_111_777)));
+        assert_eq!(["0", "", "Sun, 06 Nov 1994 08:49:37"].map(Timestamp::from_http_date), [None; 3]);
+    }
 
     #[test]
     fn a_timestamp_prints_as_rfc3339_in_utc() {

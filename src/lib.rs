@@ -43,6 +43,7 @@ pub mod outbound;
 
 pub mod body;
 pub mod clock;
+pub mod hex;
 pub mod peer;
 pub mod route;
 pub mod secret;

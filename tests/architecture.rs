@@ -24,7 +24,7 @@ const ROWS: [&[&str]; 16] = [
     &["identity"],
     &["route"],
     &["outbound"],
-    &["peer", "secret", "shutdown", "target", "telemetry", "clock", "body", "worker"],
+    &["peer", "secret", "shutdown", "target", "telemetry", "clock", "body", "hex", "worker"],
 ];
 
 const LONGEST_FILE: usize = 500;

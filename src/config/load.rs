@@ -15,6 +15,7 @@ use super::form::{self, Salvage};
 use super::placed::Place;
 use super::raw;
 use super::secrets::Environment;
+use crate::hex::hex;
 
 /// Largest file of a configuration, and largest secret, certificate or key set that it refers to.
 pub const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
@@ -325,6 +326,5 @@ fn hash<'a>(files: impl Iterator<Item = &'a Arc<SourceFile>>, main: &Path, direc
             context.update(part);
         }
     }
-    let hex: String = context.finish().as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    hex.into()
+    hex(context.finish().as_ref().get(..8).unwrap_or_default()).into()
 }

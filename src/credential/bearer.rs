@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::hex::hex;
 
 /// Longest `jti` that is taken for an identifier.
 const LONGEST_ID: usize = 128;
@@ -32,11 +33,7 @@ pub(super) fn public_id(token: &str) -> Arc<str> {
         Some(id) => id.into(),
         None => {
             let digest = digest(&SHA256, token.as_bytes());
-            let mut id = "sha256:".to_owned();
-            for byte in digest.as_ref().iter().take(8) {
-                id.push_str(&format!("{byte:02x}"));
-            }
-            id.into()
+            format!("sha256:{}", hex(digest.as_ref().get(..8).unwrap_or_default())).into()
         }
     }
 }

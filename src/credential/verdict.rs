@@ -6,8 +6,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::{DATE, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 use super::Proof;
 use super::sigv4::AwsSigner;
@@ -82,7 +80,7 @@ async fn of_signature(signer: &AwsSigner, answer: Response<Body>, now: Timestamp
     let code = error_code(&head.headers, &read);
     let of_time = code.as_deref().is_some_and(|code| ABOUT_THE_TIME.contains(&code));
     let signed_at = signer.skew.applied(now);
-    let theirs = head.headers.get(DATE).and_then(|value| value.to_str().ok()).and_then(http_date);
+    let theirs = head.headers.get(DATE).and_then(|value| value.to_str().ok()).and_then(Timestamp::from_http_date);
     let off = theirs.map_or(0, |theirs| theirs.unix_seconds().saturating_sub(signed_at.unix_seconds()).abs());
     if let Some(theirs) = theirs.filter(|_| of_time) {
         signer.skew.observe(theirs, now);
@@ -138,13 +136,6 @@ fn error_code(headers: &HeaderMap, body: &[u8]) -> Option<String> {
     let sound =
         !code.is_empty() && code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
     sound.then(|| code.to_owned())
-}
-
-/// `Date` of RFC 9110 section 5.6.7, in the one form that is still written.
-fn http_date(text: &str) -> Option<Timestamp> {
-    // RFC 2822 wants an offset where HTTP writes `GMT`.
-    let text = format!("{} +0000", text.strip_suffix(" GMT")?);
-    OffsetDateTime::parse(&text, &Rfc2822).ok().map(|at| Timestamp::from_unix_seconds(at.unix_timestamp()))
 }
 
 #[cfg(test)]

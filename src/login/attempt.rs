@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Login;
 use super::store::SessionKey;
 use crate::clock::Timestamp;
+use crate::hex::hex;
 
 /// An attempt must come back within this.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
@@ -91,7 +92,7 @@ impl Attempt {
 
 /// Eight hexadecimal digits that name the cookie of a state.
 fn short(state: &str) -> String {
-    SessionKey::of(state.as_bytes()).0.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex(SessionKey::of(state.as_bytes()).0.get(..4).unwrap_or_default())
 }
 
 impl Login {

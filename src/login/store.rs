@@ -19,6 +19,7 @@ use super::ages::Ages;
 use super::disk;
 use super::seal::Sealer;
 use crate::clock::Timestamp;
+use crate::hex::hex;
 
 /// Claims of recent sessions kept at hand, for requests whose cookie is a generation behind.
 const FACTS_AT_HAND: usize = 10_000;
@@ -41,10 +42,6 @@ impl SessionKey {
             *to = *from;
         }
         Self(key)
-    }
-
-    fn hex(self) -> String {
-        self.0.iter().fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}"))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -348,11 +345,11 @@ impl Store {
 
 impl Inner {
     fn path(&self, key: SessionKey) -> PathBuf {
-        self.directory.join(key.hex())
+        self.directory.join(hex(&key.0))
     }
 
     fn purpose(key: SessionKey) -> String {
-        format!("session-record|1|{}", key.hex())
+        format!("session-record|1|{}", hex(&key.0))
     }
 
     fn write(&self, key: SessionKey, record: &Record) -> io::Result<()> {

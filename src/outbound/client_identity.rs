@@ -12,6 +12,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroize as _;
 
 use crate::clock::Timestamp;
+use crate::hex::hex;
 
 /// A client certificate with its chain and its private key, which belong together. `Debug` shows no key.
 ///
@@ -67,8 +68,8 @@ impl ClientIdentity {
         let fingerprint = fingerprint(leaf);
         // DER begins a number with a zero byte where it would be negative else; nobody prints that.
         let serial = match parsed.raw_serial() {
-            [0, rest @ ..] if !rest.is_empty() => hexadecimal(rest),
-            whole => hexadecimal(whole),
+            [0, rest @ ..] if !rest.is_empty() => hex(rest),
+            whole => hex(whole),
         };
         let (begins_at, expires_at) = validity(&parsed);
         let certified = CertifiedKey::new(chain, signing_key);
@@ -144,12 +145,6 @@ pub fn fingerprint(certificate: &[u8]) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.iter_mut().zip(digest(&SHA256, certificate).as_ref()).for_each(|(to, from)| *to = *from);
     bytes
-}
-
-/// Lower-case hexadecimal digits, two for each byte.
-#[must_use]
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// From when until when a certificate is valid.

@@ -8,7 +8,7 @@ mod connector;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use client_identity::{ClientIdentity, ClientIdentityError, fingerprint, hexadecimal, validity};
+pub use client_identity::{ClientIdentity, ClientIdentityError, fingerprint, validity};
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::credential::sigv4::hex;
+use crate::hex::hex;
 
 /// Longest `RoleSessionName` and `SourceIdentity`.
 const LONGEST: usize = 64;

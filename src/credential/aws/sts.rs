@@ -11,8 +11,9 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::clock::{Clock, Timestamp};
 use crate::credential::exchange::{said, send};
-use crate::credential::sigv4::{AwsKeys, ClockSkew, Payload, RequestSignature, SigningScope, hex};
+use crate::credential::sigv4::{AwsKeys, ClockSkew, Payload, RequestSignature, SigningScope};
 use crate::credential::{Form, SourceError};
+use crate::hex::hex;
 use crate::outbound::OutboundClient;
 use crate::secret::Secret;
 

@@ -19,7 +19,7 @@ use super::certificate_authority::{CertificateAuthority, LONGEST_COMMON_NAME, Le
 use super::source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
 use super::{Ask, CredentialError, Proof, Template, is_plain};
 use crate::clock::Clock;
-use crate::outbound::hexadecimal;
+use crate::hex::hex;
 
 pub(super) const KIND: &str = "mtls";
 
@@ -94,7 +94,7 @@ impl CredentialSource for MtlsSource {
         }
         Ok(MtlsRequest {
             leaf: Leaf { uri, common_name, lifetime: self.0.lifetime },
-            authority: hexadecimal(self.0.authority.fingerprint()),
+            authority: hex(self.0.authority.fingerprint()),
         })
     }
 
@@ -113,7 +113,7 @@ impl CredentialSource for MtlsSource {
                 facts: vec![
                     ("serial", Value::from(&**identity.serial())),
                     ("uri", Value::from(&*request.leaf.uri)),
-                    ("fingerprint", Value::from(hexadecimal(identity.fingerprint()))),
+                    ("fingerprint", Value::from(hex(identity.fingerprint()))),
                 ],
                 proof: Proof::Certificate(Arc::new(identity)),
             })

@@ -13,7 +13,6 @@ pub use scope::SigningScope;
 pub use signer::{AwsSigner, BodyMemory, Settled};
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -26,6 +25,7 @@ use http::{Method, Request};
 use time::OffsetDateTime;
 
 use crate::clock::Timestamp;
+use crate::hex::hex;
 use crate::secret::Secret;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -241,14 +241,4 @@ impl SigningTime {
 
 fn value(text: &str) -> Result<HeaderValue, SigningError> {
     HeaderValue::from_str(text).map_err(|_| SigningError::Malformed("header"))
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // A `String` takes whatever is written.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -10,8 +10,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{AwsSigner, SigningScope, X_AMZ_CONTENT_SHA256, hex};
+use super::{AwsSigner, SigningScope, X_AMZ_CONTENT_SHA256};
 use crate::body::{self, Body, BoxError};
+use crate::hex::hex;
 
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";

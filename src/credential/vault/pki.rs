@@ -16,7 +16,7 @@ use super::super::{Ask, ClientIdentity, CredentialError, LONGEST_COMMON_NAME, Pr
 use super::login::LoginToken;
 use super::server::{Answer, Refusal, VaultServer};
 use super::unfit;
-use crate::outbound::hexadecimal;
+use crate::hex::hex;
 use crate::secret::Secret;
 
 /// A certificate that a PKI engine issues.
@@ -114,7 +114,7 @@ impl PkiSecret {
                 ("path", Value::from(path)),
                 ("serial", Value::from(&**identity.serial())),
                 ("uri", Value::from(&*names.uri)),
-                ("fingerprint", Value::from(hexadecimal(identity.fingerprint()))),
+                ("fingerprint", Value::from(hex(identity.fingerprint()))),
             ],
             proof: Proof::Certificate(Arc::new(identity)),
         })

@@ -8,8 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use tokio::task::JoinHandle;
 
 use crate::clock::Timestamp;
@@ -141,10 +139,7 @@ fn lifetime(headers: &HeaderMap, now: Timestamp) -> Duration {
 
 /// From `Date`, which defaults to now, to `Expires`. What is no date, `0` above all, has passed (section 5.3).
 fn until_expiry(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let date = |value: &HeaderValue| {
-        let date = OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok()?;
-        Some(Timestamp::from_unix_seconds(date.unix_timestamp()))
-    };
+    let date = |value: &HeaderValue| Timestamp::from_http_date(value.to_str().ok()?);
     let from = headers.get(header::DATE).and_then(date).unwrap_or(now);
     headers.get(header::EXPIRES).map(|value| date(value).map_or(Duration::ZERO, |until| until.since(from)))
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::checked::{Checked, CredentialKind, MtlsCredential, RouteSettings};
 use crate::credential::{Template, Variable};
-use crate::outbound::hexadecimal;
+use crate::hex::hex;
 
 /// Why there is nothing to export.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +69,7 @@ pub fn trust(checked: &Checked, name: &str) -> Result<Value, TrustError> {
             Ok(json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks.json"), "audiences": audiences }))
         }
         CredentialKind::Mtls(MtlsCredential::Authority(authority)) => Ok(json!({
-            "authority_sha256": hexadecimal(authority.authority.fingerprint()),
+            "authority_sha256": hex(authority.authority.fingerprint()),
             "authority_ends_at": authority.authority.expires_at().rfc3339(),
             "uri": authority.uri.sample(),
         })),
