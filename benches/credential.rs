@@ -128,11 +128,12 @@ fn signature(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
         ("credential/SigV4, DynamoDB, 1 KiB hashed", "dynamodb", 1024),
         ("credential/SigV4, DynamoDB, 1 MiB hashed", "dynamodb", MIB),
     ] {
+        let holder: Arc<str> = "okta|ada".into();
         let (signer, headers, content) = (signer(service), HeaderMap::new(), bytes::Bytes::from(vec![b'x'; bytes]));
         criterion.bench_function(name, |b| {
             b.iter(|| {
                 let body = if content.is_empty() { body::empty() } else { body::full(content.clone()) };
-                let settling = signer.settle(&headers, body, PATIENCE);
+                let settling = signer.settle(&headers, body, &holder, PATIENCE);
                 let (settled, _body) = runtime.block_on(settling).expect("it can be signed");
                 let request = Request::get("/reports/red/2026.csv?list-type=2&prefix=a");
                 let mut request = request.header("content-type", "text/csv").body(()).expect("a request");

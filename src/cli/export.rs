@@ -2,19 +2,21 @@
 
 use clap::Subcommand;
 
-use super::{CONFIGURATION, ConfigArguments, ENVIRONMENT, OK, complain, print, show_faults};
+use super::{CONFIGURATION, ConfigArguments, OK, complain, print, show_faults};
 use crate::config;
 use crate::workbench;
 
 const EXAMPLES: &str = "Examples:
   The trust policy of an AWS role, for `aws iam update-assume-role-policy`:
       doorward export trust --credential reports > trust.json
+  The method, policy and role of a vault, as commands:
+      doorward export trust --credential billing-key
   What to register at an authorization server:
       doorward export trust --credential payroll
 
 Written from the configuration, so that both sides say the same. It holds no secret.
 
-Exit codes: 0 ok, 2 usage or configuration, 3 environment.";
+Exit codes: 0 ok, 2 usage or configuration.";
 
 /// What to export.
 #[derive(clap::Args)]
@@ -46,18 +48,11 @@ impl Export {
             Ok(judged) => judged,
             Err(faults) => return show_faults(&faults, false),
         };
-        let document = match workbench::trust(&judged.checked, &trust.credential) {
-            Ok(document) => document,
+        match workbench::trust(&judged.checked, &trust.credential) {
+            Ok(trust) => print(&trust.to_string(), OK),
             Err(error) => {
                 complain(false, &error.to_string());
-                return CONFIGURATION;
-            }
-        };
-        match serde_json::to_string_pretty(&document) {
-            Ok(text) => print(&(text + "\n"), OK),
-            Err(error) => {
-                complain(false, &format!("the document could not be printed: {error}"));
-                ENVIRONMENT
+                CONFIGURATION
             }
         }
     }

@@ -23,8 +23,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::faults::{Declared, SourceFile};
+use super::faults::Declared;
 use super::secrets::SecretValue;
+use super::source_file::SourceFile;
 use crate::identity::PrincipalKind;
 use crate::peer::Scheme;
 use crate::route::Route;

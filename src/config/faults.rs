@@ -1,7 +1,9 @@
 //! What is wrong with a configuration: every fault of every file, each with its place and its mend.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
@@ -9,55 +11,7 @@ use serde_json::{Value, json};
 
 use super::checked::Referenced;
 use super::placed::Place;
-
-/// A file as it was read: what faults point into.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceFile {
-    /// Path, as the operator would write it.
-    pub path: PathBuf,
-    /// Its whole text.
-    pub text: Arc<str>,
-}
-
-impl SourceFile {
-    /// A file with its text.
-    #[must_use]
-    pub fn new(path: impl Into<PathBuf>, text: impl Into<Arc<str>>) -> Arc<Self> {
-        Arc::new(Self { path: path.into(), text: text.into() })
-    }
-
-    /// The place of a byte range, for parsers that count in bytes. Past the end is the end.
-    #[must_use]
-    pub fn place(&self, offset: usize, length: usize) -> Place {
-        let offset = (0..=offset.min(self.text.len())).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0);
-        let before = self.text.get(..offset).unwrap_or_default();
-        let line_begins = before.rfind('\n').map_or(0, |at| at + 1);
-        let column = before.get(line_begins..).unwrap_or_default().chars().count() + 1;
-        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        Place { line: narrow(before.matches('\n').count() + 1), column: narrow(column), offset, length }
-    }
-
-    /// The place again, with a byte range where a parser gave line and column only, and never past its line.
-    fn pointed(&self, mut place: Place) -> Place {
-        if place.line == 0 {
-            return place;
-        }
-        let mut line_begins = 0;
-        for line in self.text.split_inclusive('\n').take(place.line.saturating_sub(1) as usize) {
-            line_begins += line.len();
-        }
-        let line = self.text.get(line_begins..).unwrap_or_default().lines().next().unwrap_or_default();
-        let column = place.column.saturating_sub(1) as usize;
-        place.offset = line_begins + line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
-        place.length = place.length.min((line_begins + line.len()).saturating_sub(place.offset)).max(1);
-        place.length = place.length.min(self.text.len().saturating_sub(place.offset));
-        // No half of a character is pointed at.
-        while !self.text.is_char_boundary(place.offset + place.length) {
-            place.length += 1;
-        }
-        place
-    }
-}
+use super::source_file::SourceFile;
 
 /// Where something stands in a file, for faults that only show once the thing is made.
 #[derive(Clone, PartialEq, Eq)]
@@ -117,6 +71,8 @@ pub struct Fault {
     pub help: Option<String>,
     /// The other places that it speaks of, such as a name's first declaration.
     pub elsewhere: Vec<Elsewhere>,
+    /// What no excerpt of the file may show.
+    secret: Option<Range<usize>>,
     named: NamedSource<Arc<str>>,
 }
 
@@ -126,7 +82,36 @@ impl Fault {
     pub fn new(code: &'static str, file: &Arc<SourceFile>, place: Place, message: impl Into<String>) -> Self {
         let named = NamedSource::new(file.path.display().to_string(), file.text.clone());
         let (message, place) = (message.into(), file.pointed(place));
-        Self { code, message, file: file.clone(), place, label: None, help: None, elsewhere: Vec::new(), named }
+        Self {
+            code,
+            message,
+            file: file.clone(),
+            place,
+            label: None,
+            help: None,
+            elsewhere: Vec::new(),
+            secret: None,
+            named,
+        }
+    }
+
+    /// Keeps `value`, which begins at its place, out of every excerpt of the file.
+    #[must_use]
+    pub fn hiding(mut self, value: &str) -> Self {
+        self.secret = Some(self.file.around(self.place.offset, value));
+        self
+    }
+
+    /// The fault as people see it: with nothing in its excerpt that one of `faults` hides.
+    fn shown(&self, faults: &[Self]) -> Cow<'_, Self> {
+        let secrets =
+            faults.iter().filter(|fault| fault.file.path == self.file.path).filter_map(|fault| fault.secret.clone());
+        let secrets: Vec<_> = secrets.collect();
+        if secrets.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let named = NamedSource::new(self.file.path.display().to_string(), self.file.masked(&secrets));
+        Cow::Owned(Self { named, ..self.clone() })
     }
 
     /// Says how to mend it.
@@ -343,7 +328,7 @@ impl Faults {
             if fault.place.line == 0 {
                 text.push_str(&format!("{}\n", fault.file.path.display()));
             }
-            if handler.render_report(&mut text, fault).is_err() {
+            if handler.render_report(&mut text, fault.shown(&self.faults).as_ref()).is_err() {
                 text.push_str(&format!("{}: {}", fault.at(), fault.message));
             }
             text.push('\n');
@@ -429,6 +414,20 @@ mod tests {
     }
 
     #[test]
+    fn no_excerpt_of_a_file_shows_what_one_of_its_faults_hides() {
+        for secret in ["hunter2", "\"hunter2\"", "\"h\\u0075nter2\"", "|\n  hunter2\n  hunter2"] {
+            let file = SourceFile::new("f.yaml", format!("kind: é\nsecret: {secret}\nname: x\n"));
+            let place = file.place(17, 1);
+            let mut faults = Faults::default();
+            faults.push(Fault::new("first", &file, file.place(0, 4), "the line above"));
+            faults.push(Fault::new("second", &file, place, "the line itself").hiding("hunter2"));
+            faults.push(Fault::new("third", &file, file.place(file.text.len() - 2, 1), "a line below"));
+            let text = faults.render(false, 100);
+            assert!(!text.contains("unter2") && text.contains("****"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_fault_as_json_has_every_part() {
         let json = fault().to_json();
         assert_eq!((&json["line"], &json["column"], &json["code"]), (&json!(2), &json!(4), &json!("unknown_b")));
@@ -440,13 +439,5 @@ mod tests {
         assert_eq!(nearest("upstrem", &["path", "upstream"]), Some("upstream"));
         assert_eq!(nearest("trusted-proxies", &["trusted_proxies"]), Some("trusted_proxies"));
         assert_eq!(nearest("zebra", &["path", "upstream"]), None);
-    }
-
-    #[test]
-    fn a_place_past_the_end_is_the_end() {
-        let file = SourceFile::new("f", "a\n");
-        assert_eq!((file.place(99, 4).line, file.place(99, 4).column), (2, 1));
-        let fault = Fault::new("x", &file, Place { line: 7, column: 9, offset: 99, length: 9 }, "x");
-        assert!(fault.place.offset + fault.place.length <= 2);
     }
 }

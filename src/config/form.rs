@@ -8,8 +8,9 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAcces
 use serde_saphyr::Error;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
 
-use super::faults::{Fault, Faults, SourceFile};
+use super::faults::{Fault, Faults};
 use super::placed::{Place, Placed};
+use super::source_file::SourceFile;
 
 /// What a file whose form is not good still declares: names by section, or nothing that can be relied on.
 #[derive(Debug, Default)]

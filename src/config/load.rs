@@ -10,11 +10,12 @@ use rustix::fs::OFlags;
 
 use super::check::{self, Input};
 use super::checked::{Checked, PolicySource};
-use super::faults::{Fault, Faults, SourceFile};
+use super::faults::{Fault, Faults};
 use super::form::{self, Salvage};
 use super::placed::Place;
 use super::raw;
 use super::secrets::Environment;
+use super::source_file::SourceFile;
 use crate::hex::hex;
 
 /// Largest file of a configuration, and largest secret, certificate or key set that it refers to.

@@ -11,6 +11,7 @@ pub mod placed;
 pub mod raw;
 pub mod schema;
 pub mod secrets;
+pub mod source_file;
 pub mod units;
 pub mod watch;
 
@@ -19,9 +20,10 @@ mod form;
 
 pub use checked::Checked;
 pub use compile::{Judged, Runtime, StartError, compile, examine, judge};
-pub use faults::{Fault, Faults, SourceFile};
+pub use faults::{Fault, Faults};
 pub use load::{load, load_with};
 pub use secrets::Environment;
+pub use source_file::SourceFile;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -288,3 +288,109 @@ impl Subject {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::credential::ClientAuthentication;
+    use crate::credential::testing::{Asked, Caller, Change, assert_all_differ, key};
+    use crate::outbound::{OutboundClient, OutboundSettings};
+
+    fn tokens(issuer: &str) -> SubjectTokens {
+        SubjectTokens::unsigned(issuer.into(), Clock::system())
+    }
+
+    fn about_principal(issuer: &str, audience: &str) -> Subject {
+        Subject::Doorward { tokens: tokens(issuer), audience: audience.into() }
+    }
+
+    fn exchange(subject: Subject) -> OauthGrant {
+        OauthGrant::TokenExchange { subject, subject_token_type: None, actor: None, requested_token_type: None }
+    }
+
+    fn by_secret(id: &str, secret: &str) -> ClientAuthentication {
+        ClientAuthentication::Basic { id: id.to_owned(), secret: Secret::new(secret.to_owned()) }
+    }
+
+    fn settings() -> OauthSettings {
+        OauthSettings {
+            endpoint: TokenEndpoint {
+                url: "https://as.test/token".into(),
+                client: OutboundClient::new(&OutboundSettings::default()).unwrap(),
+                authentication: by_secret("gate", "none"),
+                clock: Clock::system(),
+            },
+            grant: exchange(about_principal("https://gate.test", "as")),
+            parameters: vec![("audience".to_owned(), "ledger".to_owned())],
+            header: http::header::AUTHORIZATION,
+        }
+    }
+
+    #[test]
+    fn whatever_a_token_is_asked_for_by_makes_it_another() {
+        let asked = |caller: Caller| Asked::of(caller.grant());
+        let usual = asked(Caller::default());
+        let mut keys = vec![
+            ("nothing", key(&OauthSource::new(settings()), &usual)),
+            ("caller", key(&OauthSource::new(settings()), &asked(Caller { subject: "bob", ..Caller::default() }))),
+        ];
+        let actor = |subject: &str, audience: &str| {
+            let (tokens, subject, audience) = (tokens("https://gate.test"), subject.into(), audience.into());
+            OauthGrant::TokenExchange {
+                subject: about_principal("https://gate.test", "as"),
+                subject_token_type: None,
+                actor: Some(Actor { tokens, subject, audience }),
+                requested_token_type: None,
+            }
+        };
+        let typed = |of_subject: Option<&str>, requested: Option<&str>| OauthGrant::TokenExchange {
+            subject: about_principal("https://gate.test", "as"),
+            subject_token_type: of_subject.map(str::to_owned),
+            actor: None,
+            requested_token_type: requested.map(str::to_owned),
+        };
+        let parameter = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+        let changes: Vec<(&str, Change<OauthSettings>)> = vec![
+            ("endpoint", Box::new(|with| with.endpoint.url = "https://other.test/token".into())),
+            ("client", Box::new(|with| with.endpoint.authentication = by_secret("other", "none"))),
+            ("client secret", Box::new(|with| with.endpoint.authentication = by_secret("gate", "other"))),
+            (
+                "public client",
+                Box::new(|with| {
+                    with.endpoint.authentication = ClientAuthentication::Public { id: "gate".to_owned() };
+                }),
+            ),
+            ("no client", Box::new(|with| with.endpoint.authentication = ClientAuthentication::None)),
+            ("issuer", Box::new(|with| with.grant = exchange(about_principal("https://other.test", "as")))),
+            ("audience", Box::new(|with| with.grant = exchange(about_principal("https://gate.test", "other")))),
+            ("actor", Box::new(move |with| with.grant = actor("gate", "as"))),
+            ("another actor", Box::new(move |with| with.grant = actor("other", "as"))),
+            ("an actor's audience", Box::new(move |with| with.grant = actor("gate", "other"))),
+            ("subject token type", Box::new(move |with| with.grant = typed(Some("t"), None))),
+            ("requested token type", Box::new(move |with| with.grant = typed(None, Some("t")))),
+            ("parameter", Box::new(move |with| with.parameters = parameter("resource", "ledger"))),
+            ("a parameter's value", Box::new(move |with| with.parameters = parameter("audience", "payroll"))),
+            ("header", Box::new(|with| with.header = HeaderName::from_static("x-token"))),
+        ];
+        for (what, change) in changes {
+            let mut changed = settings();
+            change(&mut changed);
+            keys.push((what, key(&OauthSource::new(changed), &usual)));
+        }
+        for token in ["a.b.c", "a.b.d"] {
+            let source = OauthSource::new(OauthSettings { grant: exchange(Subject::Caller), ..settings() });
+            let mut asked = asked(Caller::default());
+            asked.token = Some(token.to_owned());
+            keys.push((token, key(&source, &asked)));
+        }
+        assert_all_differ(&keys);
+    }
+
+    #[test]
+    fn what_is_for_nobody_is_for_all_alike() {
+        let source = OauthSource::new(OauthSettings { grant: OauthGrant::ClientCredentials, ..settings() });
+        let asked = |subject| Asked::of(Caller { subject, ..Caller::default() }.grant());
+        assert_eq!(key(&source, &asked("ada")), key(&source, &asked("bob")));
+    }
+}

@@ -65,26 +65,14 @@ impl<S: CredentialSource> Remote<S> {
         digest.finish()
     }
 
-    /// One fetch, and the record of what came of it. Without the record there is no credential.
-    fn fetch(&self, request: Arc<S::Request>, ask: &Ask<'_>) -> Fetch {
-        let (source, events, clock) = (self.source.clone(), self.events.clone(), self.clock.clone());
-        let about = IssueEvent::of(ask, self.settings.name.clone(), source.kind());
-        Arc::new(move || {
-            let fetching = source.clone().fetch(request.clone());
-            let (events, about, clock) = (events.clone(), about.clone(), clock.clone());
-            async move {
-                let fetched = fetching.await;
-                let outcome = match &fetched {
-                    Ok(issued) => Outcome::Issued(issued),
-                    Err(error) => Outcome::Refused(error),
-                };
-                let recorded = events.tell(&about, &outcome, clock.now());
-                let issued = fetched?;
-                recorded.map_err(|_| SourceError::passing("audit_full", "its record could not be written"))?;
-                Ok(issued)
-            }
-            .boxed()
-        })
+    fn fetch(&self, request: S::Request, ask: &Ask<'_>) -> RemoteFetch<S> {
+        RemoteFetch {
+            source: self.source.clone(),
+            request: Arc::new(request),
+            about: IssueEvent::of(ask, self.settings.name.clone(), self.source.kind()),
+            events: self.events.clone(),
+            clock: self.clock.clone(),
+        }
     }
 
     fn credential(&self, issued: &Issued, key: Key, fresh: bool, ask: &Ask<'_>) -> Credential {
@@ -107,6 +95,30 @@ impl<S: CredentialSource> Remote<S> {
     }
 }
 
+/// One thing to be fetched, and the record of what comes of it.
+struct RemoteFetch<S: CredentialSource> {
+    source: Arc<S>,
+    request: Arc<S::Request>,
+    about: IssueEvent,
+    events: Events,
+    clock: Clock,
+}
+
+impl<S: CredentialSource> Fetch for RemoteFetch<S> {
+    fn attempt(&self) -> BoxFuture<'static, Result<Issued, SourceError>> {
+        self.source.clone().fetch(self.request.clone())
+    }
+
+    fn record(&self, outcome: &Result<Issued, SourceError>) -> Result<(), SourceError> {
+        let outcome = match outcome {
+            Ok(issued) => Outcome::Issued(issued),
+            Err(error) => Outcome::Refused(error),
+        };
+        let recorded = self.events.tell(&self.about, &outcome, self.clock.now());
+        recorded.map_err(|_| SourceError::passing("audit_full", "its record could not be written"))
+    }
+}
+
 impl<S: CredentialSource> CredentialProvider for Remote<S> {
     fn issue<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Credential, CredentialError>> {
         async move {
@@ -117,7 +129,7 @@ impl<S: CredentialSource> CredentialProvider for Remote<S> {
                 self.events.reused();
                 return Ok(self.credential(&issued, key, false, ask));
             }
-            let fetch = self.fetch(Arc::new(request), ask);
+            let fetch = Arc::new(self.fetch(request, ask));
             let found = self.cache.obtain(key, self.settings.patience, &fetch).await;
             let found = found.map_err(|error| self.failed(error))?;
             Ok(self.credential(&found.issued, key, found.fresh, ask))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Map;
 
 use super::Ask;
+use super::source::{CredentialRequest, CredentialSource, KeyDigest};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{Principal, PrincipalKind, VerifiedIdentity};
 use crate::policy::{Grant, RoleSession};
@@ -84,6 +85,25 @@ impl Asked {
     pub(super) fn at(&self, now: Timestamp) -> Ask<'_> {
         let (grant, parameters, token) = (&self.grant, &self.parameters, self.token.as_deref());
         Ask { grant, now, parameters, token, request_id: &self.request_id }
+    }
+}
+
+/// Something that makes settings differ from the usual ones.
+pub(super) type Change<S> = Box<dyn Fn(&mut S)>;
+
+/// What tells what `source` is asked for from anything else.
+pub(super) fn key(source: &impl CredentialSource, asked: &Asked) -> [u8; 32] {
+    let mut key = KeyDigest::default();
+    source.digest(&mut key);
+    source.request(&asked.at(now())).unwrap().digest(&mut key);
+    key.finish()
+}
+
+/// No two of `keys` are one, each named by what it differs by.
+pub(super) fn assert_all_differ(keys: &[(&str, [u8; 32])]) {
+    for (place, (what, key)) in keys.iter().enumerate() {
+        let same = keys.iter().take(place).find(|(_, other)| other == key);
+        assert!(same.is_none(), "`{what}` and `{}` are told apart by nothing", same.map_or("", |(other, _)| other));
     }
 }
 

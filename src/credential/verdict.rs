@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{DATE, WWW_AUTHENTICATE};
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 
@@ -14,8 +14,6 @@ use crate::clock::Timestamp;
 
 /// As much of a refusal's body is read as tells why: the services' own are shorter.
 const LONGEST_REFUSAL: usize = 16 * 1024;
-/// Servers take requests of clocks that are off by less.
-const TAKEN_SKEW_SECONDS: i64 = 240;
 
 /// What an answer says of the credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +28,32 @@ pub enum Verdict {
     Broken(Arc<str>),
     /// It is refused, for what the service calls so.
     Refused(Option<Arc<str>>),
+}
+
+impl Verdict {
+    /// Whether the request, sent again, may do.
+    #[must_use]
+    pub fn asks_for_another(&self) -> bool {
+        matches!(self, Self::Expired | Self::ClockSkew)
+    }
+
+    /// Whether it is about the credential itself rather than about what its holder may do.
+    #[must_use]
+    pub fn is_of_the_credential(&self) -> bool {
+        self.asks_for_another() || matches!(self, Self::Broken(_))
+    }
+
+    /// What goes on record, where something was refused.
+    #[must_use]
+    pub fn into_refusal(self) -> Option<Arc<str>> {
+        match self {
+            Self::Good => None,
+            Self::Expired => Some("expired".into()),
+            Self::ClockSkew => Some("clock_skew".into()),
+            Self::Broken(code) => Some(code),
+            Self::Refused(code) => Some(code.unwrap_or_else(|| "refused".into())),
+        }
+    }
 }
 
 /// Reads what `answer` says, and gives it back whole.
@@ -78,21 +102,13 @@ async fn of_signature(signer: &AwsSigner, answer: Response<Body>, now: Timestamp
         frames.push(frame);
     }
     let code = error_code(&head.headers, &read);
-    let of_time = code.as_deref().is_some_and(|code| ABOUT_THE_TIME.contains(&code));
-    let signed_at = signer.skew.applied(now);
-    let theirs = head.headers.get(DATE).and_then(|value| value.to_str().ok()).and_then(Timestamp::from_http_date);
-    let off = theirs.map_or(0, |theirs| theirs.unix_seconds().saturating_sub(signed_at.unix_seconds()).abs());
-    if let Some(theirs) = theirs.filter(|_| of_time) {
-        signer.skew.observe(theirs, now);
-    }
-    let skewed = of_time && off > TAKEN_SKEW_SECONDS && signer.skew.applied(now) != signed_at;
+    let skewed = signer.skew.is_corrected(code.as_deref(), &head.headers, now);
     let verdict = match code.as_deref() {
         Some("ExpiredToken" | "ExpiredTokenException") => Verdict::Expired,
         _ if skewed => Verdict::ClockSkew,
         Some(code) if ABOUT_THE_CREDENTIAL.contains(&code) => Verdict::Broken(code.into()),
         // Much else is answered with 400 that has nothing to do with who asks.
-        None if head.status == StatusCode::BAD_REQUEST => Verdict::Good,
-        Some(_) if head.status == StatusCode::BAD_REQUEST => Verdict::Good,
+        _ if head.status == StatusCode::BAD_REQUEST => Verdict::Good,
         code => Verdict::Refused(code.map(Arc::from)),
     };
     let rest =
@@ -103,7 +119,7 @@ async fn of_signature(signer: &AwsSigner, answer: Response<Body>, now: Timestamp
 
 /// Codes that speak of the signature or the keys, whatever the caller's rights: what stands beside them may quote the
 /// session token and all that was signed.
-const ABOUT_THE_CREDENTIAL: [&str; 8] = [
+const ABOUT_THE_CREDENTIAL: [&str; 9] = [
     "InvalidToken",
     "InvalidAccessKeyId",
     "InvalidClientTokenId",
@@ -112,10 +128,8 @@ const ABOUT_THE_CREDENTIAL: [&str; 8] = [
     "UnrecognizedClientException",
     "IncompleteSignatureException",
     "RequestTimeTooSkewed",
+    "RequestExpired",
 ];
-/// Those among them that a clock can be the reason of.
-const ABOUT_THE_TIME: [&str; 4] =
-    ["RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException"];
 
 /// The service's code: of a JSON protocol in a header or in `__type`, of an XML one in `Code`.
 fn error_code(headers: &HeaderMap, body: &[u8]) -> Option<String> {
@@ -198,6 +212,11 @@ mod tests {
         assert_eq!(
             verdict(&signer(), 403, &[], &xml("SignatureDoesNotMatch")).await,
             Verdict::Broken("SignatureDoesNotMatch".into())
+        );
+        assert_eq!(
+            verdict(&signer(), 403, &[], &xml("RequestExpired")).await,
+            Verdict::Broken("RequestExpired".into()),
+            "no clock explains it"
         );
         assert_eq!(verdict(&signer(), 403, &[], "").await, Verdict::Refused(None));
         assert_eq!(verdict(&signer(), 403, &[], &"<Code>".repeat(10_000)).await, Verdict::Refused(None));

@@ -16,7 +16,7 @@ use crate::hex::hex;
 
 /// A client certificate with its chain and its private key, which belong together. `Debug` shows no key.
 ///
-/// Two are equal when their leaf certificates are.
+/// Two are equal when they show the same chain.
 #[derive(Clone)]
 pub struct ClientIdentity {
     certified: Arc<CertifiedKey>,
@@ -124,7 +124,7 @@ impl ClientIdentity {
     }
 }
 
-/// Those that show the same chain: the key is the leaf's.
+/// The key is the leaf's, so the chain tells.
 impl PartialEq for ClientIdentity {
     fn eq(&self, other: &Self) -> bool {
         self.chain() == other.chain()

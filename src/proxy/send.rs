@@ -13,6 +13,7 @@ use super::granted;
 use super::respond::asks_for_websocket;
 use super::{Arrival, Proxy, ProxyError, ServedRoute};
 use crate::body::{self, Body};
+use crate::clock::Clock;
 use crate::credential::{self, Ask, Credential, Settled, SigningError, Verdict};
 use crate::identity::PrincipalKind;
 use crate::identity::bearer;
@@ -31,6 +32,7 @@ struct Way<'a> {
     /// What a signature of the request is to say, where it is signed.
     settled: Option<Settled>,
     upgrade: bool,
+    clock: &'a Clock,
 }
 
 impl Proxy {
@@ -72,54 +74,65 @@ impl Proxy {
         let (settled, body) = match credential.proof.signer() {
             None => (None, body),
             Some(signer) => {
-                let (settled, body) = signer.settle(&parts.headers, body, idle).await?;
+                let (settled, body) = signer.settle(&parts.headers, body, grant.principal().id(), idle).await?;
                 (Some(settled), body)
             }
         };
-        let way = Way { arrival, matched, served, grant, identity_headers, settled, upgrade: upgrade.is_some() };
-        let again = way.kept(&credential, &body).map(|body| Box::new((parts.headers.clone(), body)));
+        let way = Way {
+            arrival,
+            matched,
+            served,
+            grant,
+            identity_headers,
+            settled,
+            upgrade: upgrade.is_some(),
+            clock: &self.parts.clock,
+        };
         let headers = std::mem::take(&mut parts.headers);
-        let mut forwarded = way.forward(headers, body, &credential, exchange).await;
-        if let Ok(answer) = forwarded {
-            let (mut verdict, mut answer) = self.judged(&credential, answer).await;
-            if let Some(again) = again.filter(|_| matches!(verdict, Verdict::Expired | Verdict::ClockSkew)) {
-                if verdict == Verdict::Expired {
-                    served.credential.drop_expired(&credential);
-                }
-                let second = Box::pin(way.once_more(*again, &verdict, &credential, exchange)).await;
-                if let Some((credential, second)) = second {
-                    (verdict, answer) = self.judged(&credential, second?).await;
-                }
-            }
-            exchange.entry.credential_refusal = match verdict {
-                Verdict::Good => None,
-                Verdict::Broken(code) => {
-                    exchange.entry.credential_refusal = Some(code);
-                    return Err(ProxyError::CredentialRejected);
-                }
-                Verdict::Refused(code) => Some(code.unwrap_or_else(|| "refused".into())),
-                Verdict::Expired => Some("expired".into()),
-                Verdict::ClockSkew => Some("clock_skew".into()),
-            };
-            forwarded = Ok(answer);
-        }
+        let answer = way.exchange(headers, body, &credential, exchange).await;
         exchange.note(Step::Upstream, began);
-        let forwarded = forwarded?;
+        let forwarded = answer?;
         if let (Some(downstream), Some(upstream)) = (upgrade, forwarded.upgrade) {
             exchange.tunnel = Some(Tunnel { downstream, upstream });
         }
         Ok(forwarded.response)
     }
-
-    /// What an answer says of the credential, and the answer.
-    async fn judged(&self, credential: &Credential, answer: Forwarded) -> (Verdict, Forwarded) {
-        let Forwarded { response, upgrade } = answer;
-        let (verdict, response) = credential::judge(&credential.proof, response, self.parts.clock.now()).await;
-        (verdict, Forwarded { response, upgrade })
-    }
 }
 
 impl Way<'_> {
+    /// Sends a request and reads what the answer says of the credential: once more, where another may do.
+    async fn exchange(
+        &self,
+        headers: HeaderMap,
+        body: Body,
+        credential: &Credential,
+        exchange: &mut Exchange,
+    ) -> Result<Forwarded, ProxyError> {
+        let again = self.kept(credential, &body).map(|body| Box::new((headers.clone(), body)));
+        let answer = self.forward(headers, body, credential, exchange).await?;
+        let (mut verdict, mut answer) = self.judged(credential, answer).await;
+        if let Some(again) = again.filter(|_| verdict.asks_for_another()) {
+            let second = Box::pin(self.once_more(*again, &verdict, credential, exchange)).await;
+            if let Some((credential, second)) = second {
+                (verdict, answer) = self.judged(&credential, second?).await;
+            }
+        }
+        // What a service writes of a signature that it does not take may quote the session token and all that was signed.
+        let quoted = verdict.is_of_the_credential() && credential.proof.signer().is_some();
+        exchange.entry.credential_refusal = verdict.into_refusal();
+        if quoted { Err(ProxyError::CredentialRejected) } else { Ok(answer) }
+    }
+
+    /// What an answer says of the credential, and the answer. One that has expired is not used again.
+    async fn judged(&self, credential: &Credential, answer: Forwarded) -> (Verdict, Forwarded) {
+        let Forwarded { response, upgrade } = answer;
+        let (verdict, response) = credential::judge(&credential.proof, response, self.clock.now()).await;
+        if verdict == Verdict::Expired {
+            self.served.credential.drop_expired(credential);
+        }
+        (verdict, Forwarded { response, upgrade })
+    }
+
     /// The body of a request that can be sent once more, should the upstream find its credential expired.
     fn kept(&self, credential: &Credential, body: &Body) -> Option<Bytes> {
         if !credential.is_replaceable() || self.upgrade {

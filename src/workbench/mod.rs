@@ -12,4 +12,4 @@ pub use answer::{Answer, CallerAnswer, Forwarded, RouteAnswer};
 pub use caller::Caller;
 pub use explain::{ExplainError, Question, explain};
 pub use mint::{Minting, mint};
-pub use trust::{TrustError, trust};
+pub use trust::{Trust, TrustError, trust};

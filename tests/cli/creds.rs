@@ -110,3 +110,83 @@ fn the_trust_policy_is_written_from_the_configuration() {
         assert!(output.code == 2 && output.stderr.contains(said), "{}", output.stderr);
     }
 }
+
+/// What is to be pasted for a credential on the route of the invoices.
+fn exported(credential: &str) -> String {
+    let world = World::new();
+    world.replace("doorward.yaml", "  open: { none", &format!("{credential}  open: {{ none"));
+    world.replace(
+        "policies/rules.yaml",
+        "    credential: assertion\n    accept: { issuers: [okta, ci]",
+        "    credential: other\n    accept: { issuers: [okta, ci]",
+    );
+    let output = world.run(&["export", "trust", "--credential", "other"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    output.stdout
+}
+
+#[test]
+fn a_vault_is_told_in_commands_of_the_least_that_it_may_give_and_to_whom() {
+    let vault = |settings: &str| {
+        let address = "address: https://vault.example.com, namespace: team, login: { role: billing }";
+        exported(&format!("  other: {{ vault: {{ {address}, {settings} }} }}\n"))
+    };
+    let commands = vault("kv: { path: \"apps/x-{{path.rest}}/y\", field: key, header: X-Key }");
+    let [_, method, policy, role] = commands.split("bao ").collect::<Vec<_>>().try_into().unwrap();
+    let body = |command: &str| -> serde_json::Value {
+        let (_, body) = command.split_once("<<'END'\n").unwrap();
+        serde_json::from_str(body.strip_suffix("\nEND\n").unwrap()).unwrap()
+    };
+    assert!(method.starts_with("write -namespace=team auth/jwt/config - <<"), "{method}");
+    assert_eq!(body(method)["jwks_url"], "https://api.example.com/.doorward/jwks.json");
+    let rule = "path \"secret/data/apps/+/y\" { capabilities = [\"read\"] }";
+    assert_eq!(policy, format!("policy write -namespace=team billing - <<'END'\n{rule}\nEND\n"));
+    assert!(role.starts_with("write -namespace=team auth/jwt/role/billing - <<"), "{role}");
+    let role = body(role);
+    assert_eq!(
+        role["bound_claims"],
+        json!({ "environment": ["production"] }),
+        "a subject that is anybody binds nothing"
+    );
+    assert_eq!(
+        (&role["bound_audiences"], &role["token_policies"]),
+        (&json!(["https://vault.example.com"]), &json!(["billing"]))
+    );
+
+    let commands = vault("token_subject: \"doorward:{{route}}\", database: { role: \"app-{{environment}}\" }");
+    assert!(commands.contains("path \"database/creds/app-production\" { capabilities = [\"read\"] }"), "{commands}");
+    assert!(commands.contains("path \"sys/leases/revoke\" { capabilities = [\"update\"] }"), "{commands}");
+    let role = body(commands.rsplit("bao ").next().unwrap());
+    assert_eq!(
+        (&role["bound_claims"]["sub"], &role["bound_claims_type"]),
+        (&json!(["doorward:invoices"]), &json!("string"))
+    );
+}
+
+#[test]
+fn google_is_told_in_commands_which_subjects_may_come() {
+    let gcp = |settings: &str| {
+        let provider = "//iam.googleapis.com/projects/7/locations/global/workloadIdentityPools/gate/providers/doorward";
+        exported(&format!("  other: {{ gcp: {{ audience: \"{provider}\", {settings} }} }}\n"))
+    };
+    let commands =
+        gcp("service_account: { email: b@acme.iam.gserviceaccount.com, delegates: [a@acme.iam.gserviceaccount.com] }");
+    let condition = r#"--attribute-condition='assertion.sub in ["doorward:production:invoices"]'"#;
+    assert!(commands.contains(condition), "{commands}");
+    for (account, member) in [
+        (
+            "a@acme",
+            "principal://iam.googleapis.com/projects/7/locations/global/workloadIdentityPools/gate/subject/doorward:production:invoices",
+        ),
+        ("b@acme", "serviceAccount:a@acme.iam.gserviceaccount.com"),
+    ] {
+        let binding = format!(
+            "add-iam-policy-binding {account}.iam.gserviceaccount.com \\\n  --role=roles/iam.serviceAccountTokenCreator \\\n  --member={member}\n"
+        );
+        assert!(commands.contains(&binding), "{commands}");
+    }
+    let commands = gcp("token_subject: \"it's.{{principal.subject}}\"");
+    let condition = r#"--attribute-condition='assertion.sub.matches("^it\\'\''s\\..*$")'"#;
+    assert!(commands.contains(condition), "{commands}");
+    assert!(commands.contains("principalSet://iam.googleapis.com/projects/7/"), "{commands}");
+}

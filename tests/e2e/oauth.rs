@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Authority, Gate, Provider, Received, RecordingUpstream, RunningGate, StaticIssuer, free_port};
+use crate::support::{
+    Authority, Gate, Provider, Received, RecordingUpstream, RunningGate, Script, StaticIssuer, free_port,
+};
 
 struct World {
     authority: Arc<Authority>,
@@ -187,4 +190,39 @@ async fn a_server_that_is_away_is_bridged_until_the_tokens_end_and_a_wrong_secre
     assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (503, &json!("credential_unavailable")));
     let record = world.gate.audited("the refusal", |record| record.event() == "credential.refused").await;
     assert!(record.text("detail").contains("invalid_client"), "{}", record.text("detail"));
+}
+
+#[tokio::test]
+async fn a_token_that_the_upstream_finds_expired_is_replaced_and_what_cannot_be_sent_again_is_not() {
+    let client = json!({ "id": "by-post", "secret": "file:post.secret", "authentication": "client_secret_post" });
+    let resource = json!({ "resource": "https://ledger.test/es256" });
+    let credential = json!({ "client_credentials": { "endpoint": { "client": client }, "parameters": resource } });
+    let world = World::with(json!({ "ledger": credential })).await;
+    let token = world.issuer.token().mint();
+    let first = world.shown("/ledger/1", &token).await;
+    let challenge = vec![("www-authenticate", r#"Bearer error="invalid_token""#)];
+    world.upstream.script("/ledger/late", Script::Fixed(StatusCode::UNAUTHORIZED, challenge, "late"));
+    let shown = || {
+        let received = world.upstream.received();
+        let late = received.iter().filter(|received| received.target == "/ledger/late");
+        late.map(|received| received.header("authorization").unwrap().to_owned()).collect::<Vec<_>>()
+    };
+
+    // What was issued so short a time ago is not replaced, whatever an upstream says.
+    let believed = || tokio::time::sleep(std::time::Duration::from_secs(6));
+    believed().await;
+    let answer = world.gate.get("/ledger/late").bearer(&token).send().await;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (401, "late"), "the second answer stands");
+    let twice = shown();
+    assert_eq!(twice.len(), 2);
+    assert_eq!(Some(twice[0].as_str()), first.header("authorization"));
+    assert_ne!(twice[0], twice[1], "sent again with another");
+    let record = world.gate.audited("the request", |record| record.is_request_to("/ledger/late")).await;
+    assert_eq!(record.text("credential.refused"), "expired");
+
+    believed().await;
+    let post = world.gate.request(Method::POST, "/ledger/late").bearer(&token).body("streamed").send().await;
+    assert_eq!((post.status.as_u16(), shown().len()), (401, 3), "what streamed away is not sent again");
+    let next = world.shown("/ledger/2", &token).await;
+    assert_ne!(next.header("authorization"), Some(shown()[2].as_str()), "and what has expired is not used again");
 }

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::desk::Scope;
-use super::text;
+use super::{session_policy, text};
 use crate::config::checked::{AwsAmbient, AwsCredential, AwsProof, CredentialKind};
 use crate::config::placed::Placed;
 use crate::config::raw::{self, AwsAmbient as Ambient, AwsSubject as By};
-use crate::credential::{LARGEST_POLICY, PolicyStatement, SessionPolicy, Template};
+use crate::credential::Template;
 
 const SHORTEST: Duration = Duration::from_secs(900);
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 const MOST_TAGS: usize = 50;
 const LONGEST_TAG_KEY: usize = 128;
-const MOST_POLICY_ARNS: usize = 10;
 const SIGNED_BODY: u64 = 8 * 1024 * 1024;
 const LARGEST_SIGNED_BODY: u64 = 32 * 1024 * 1024;
 
@@ -30,27 +29,12 @@ pub(super) fn aws(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws) -> O
         list.iter().filter(|text| is_name(scope, text, what)).map(|text| text.value.clone()).collect()
     };
     let proof = proof(scope, name, raw);
-    let template = |text: &Option<Placed<String>>| match text {
-        Some(text) => text::template(scope, text),
-        None => None,
-    };
-    let or = |text: &Option<Placed<String>>, default: &str| match text {
-        Some(_) => template(text),
-        None => Template::parse(default).ok(),
-    };
-    let (session_name, token_subject) =
-        (or(&raw.session_name, "{{principal.id}}"), or(&raw.token_subject, "doorward:{{environment}}:{{route}}"));
-    let policy = raw.session_policy.as_ref().map(|statements| policy(scope, statements));
-    if raw.policy_arns.len() > MOST_POLICY_ARNS {
-        let place = raw.policy_arns.get(MOST_POLICY_ARNS).map(|arn| arn.place).unwrap_or_default();
-        let help = format!("AWS takes at most {MOST_POLICY_ARNS}");
-        scope.refuse("policy_arns", place, "too many managed policies", help);
-    }
-    for arn in raw.policy_arns.iter().filter(|arn| !arn.starts_with("arn:")) {
-        let message = format!("`{}` is no ARN", arn.value);
-        scope.refuse("arn", arn.place, message, "write `arn:aws:iam::ACCOUNT:policy/NAME`");
-    }
-    narrowed(scope, name, raw);
+    let session_name = template_or(scope, raw.session_name.as_ref(), "{{principal.id}}");
+    let token_subject = template_or(scope, raw.token_subject.as_ref(), "doorward:{{environment}}:{{route}}");
+    let source_identity = raw.source_identity.as_ref().map(|identity| named_template(scope, identity));
+    let policy = raw.session_policy.as_ref().map(|statements| session_policy::policy(scope, statements));
+    let policy_arns = raw.policy_arns.as_ref().map(|arns| session_policy::managed(scope, arns));
+    session_policy::narrowed(scope, name, raw);
     if let Some(reasoned) = &raw.widening_headers {
         scope.reason(reasoned);
     }
@@ -82,36 +66,43 @@ pub(super) fn aws(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws) -> O
         authorities: authorities.map(|path| scope.pem(path, "CERTIFICATE")),
         duration,
         session_name: session_name?,
-        source_identity: raw.source_identity.as_ref().map(|_| template(&raw.source_identity)).transpose_none()?,
+        source_identity: match source_identity {
+            Some(identity) => Some(identity?),
+            None => None,
+        },
         tags: tags?,
         transitive_tags: raw.transitive_tags.iter().map(|tag| tag.value.clone()).collect(),
-        policy: policy.transpose_none()?,
-        policy_arns: raw.policy_arns.iter().map(|arn| arn.value.clone()).collect(),
+        policy: match policy {
+            Some(policy) => Some(policy?),
+            None => None,
+        },
+        policy_arns: policy_arns.unwrap_or_default(),
         widening_headers: raw.widening_headers.is_some(),
         signed_body_bytes: usize::try_from(signed_body).unwrap_or(usize::MAX),
     })))
 }
 
-/// `Some(None)` is a value that is not good.
-trait TransposeNone<T> {
-    fn transpose_none(self) -> Option<Option<T>>;
+/// A name that AWS wants: one that is not empty, however its variables turn out, is made of one.
+fn named_template(scope: &Scope<'_>, text: &Placed<String>) -> Option<Template> {
+    if text.trim().is_empty() {
+        scope.refuse("empty_value", text.place, "the name is empty", "remove it, or name what it is made of");
+    }
+    text::template(scope, text)
 }
 
-impl<T> TransposeNone<T> for Option<Option<T>> {
-    fn transpose_none(self) -> Option<Option<T>> {
-        match self {
-            None => Some(None),
-            Some(None) => None,
-            Some(Some(value)) => Some(Some(value)),
-        }
+fn template_or(scope: &Scope<'_>, text: Option<&Placed<String>>, default: &str) -> Option<Template> {
+    match text {
+        Some(text) => named_template(scope, text),
+        None => Template::parse(default).ok(),
     }
 }
 
-/// `arn:PARTITION:iam:[region]:[ACCOUNT]:role/NAME`; other servers leave the account out.
+/// `arn:PARTITION:iam:[region]:[ACCOUNT]:role/NAME`, with an account of 12 digits; other servers leave it out.
 fn is_role(scope: &Scope<'_>, role: &Placed<String>) -> bool {
     let parts: Vec<&str> = role.splitn(6, ':').collect();
     let sound = matches!(parts.as_slice(), ["arn", partition, "iam", _, account, resource]
         if !partition.is_empty()
+            && (account.is_empty() || account.len() == 12)
             && account.bytes().all(|byte| byte.is_ascii_digit())
             && resource.strip_prefix("role/").is_some_and(|name| !name.is_empty()))
         && role.bytes().all(|byte| byte.is_ascii_graphic())
@@ -209,31 +200,6 @@ fn keys(scope: &Scope<'_>, ambient: &Placed<Ambient>) -> Option<AwsAmbient> {
     }
 }
 
-/// Policies see method, host and path; what else a request can ask for with the role's keys is the session's to bound.
-fn narrowed(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws) {
-    let narrows = raw.session_policy.is_some() || !raw.policy_arns.is_empty();
-    match &raw.whole_role {
-        Some(reasoned) => {
-            scope.reason(reasoned);
-            if narrows {
-                let help = "remove one of them";
-                scope.refuse(
-                    "session_policy_unused",
-                    reasoned.reason.place,
-                    "the session does not keep the whole role",
-                    help,
-                );
-            }
-        }
-        None if !narrows => {
-            let message = format!("sessions of credential `{}` keep all of the role's rights", name.value);
-            let help = "narrow them by `session_policy` or `policy_arns`, or say why in `whole_role: { reason: … }`";
-            scope.refuse("session_policy_missing", name.place, message, help);
-        }
-        None => {}
-    }
-}
-
 /// Refuses an upstream to which keys and bodies would go in the clear.
 pub(super) fn meets_upstream(
     scope: &Scope<'_>,
@@ -271,6 +237,10 @@ fn tags(scope: &Scope<'_>, raw: &raw::Aws) -> Option<BTreeMap<String, Template>>
             let message = format!("a session tag's key has 1 to {LONGEST_TAG_KEY} characters");
             scope.refuse("session_tag", key.place, message, "write a shorter one");
         }
+        if key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:")) {
+            let message = format!("session tags such as `{}` are set by AWS alone", key.value);
+            scope.refuse("session_tag", key.place, message, "name it without `aws:`");
+        }
         tags.insert(key.value.clone(), text::template(scope, value)?);
     }
     if let Some((key, _)) = raw.tags.iter().nth(MOST_TAGS) {
@@ -281,61 +251,6 @@ fn tags(scope: &Scope<'_>, raw: &raw::Aws) -> Option<BTreeMap<String, Template>>
         scope.refuse("session_tag", tag.place, message, "name one of them");
     }
     Some(tags)
-}
-
-fn policy(scope: &Scope<'_>, raw: &Placed<Vec<raw::AwsStatement>>) -> Option<SessionPolicy> {
-    scope.not_empty(raw, "session_policy");
-    let owner = Placed { value: "session_policy".to_owned(), place: raw.place };
-    let statements: Option<Vec<_>> = raw.value.iter().map(|one| statement(scope, &owner, one)).collect();
-    let policy = SessionPolicy(statements?);
-    let least = policy.least_length();
-    if least > LARGEST_POLICY {
-        let message = format!("the session policy has at least {least} characters");
-        let help = format!("AWS takes at most {LARGEST_POLICY}: say it shorter, or use `policy_arns`");
-        scope.refuse("session_policy_large", raw.place, message, help);
-    }
-    Some(policy)
-}
-
-fn statement(scope: &Scope<'_>, owner: &Placed<String>, raw: &raw::AwsStatement) -> Option<PolicyStatement> {
-    let actions = scope.required(raw.actions.as_ref(), owner, "actions");
-    let resources = scope.required(raw.resources.as_ref(), owner, "resources");
-    let (actions, resources) = (actions?, resources?);
-    scope.texts(actions, "actions");
-    scope.texts(resources, "resources");
-    match &raw.wildcard {
-        Some(reasoned) => drop(scope.reason(reasoned)),
-        None => {
-            let all = |text: &str| text.chars().all(|character| matches!(character, '*' | ':' | '?'));
-            let every = |action: &&Placed<String>| all(action) || action.ends_with(":*");
-            for text in actions.value.iter().filter(every).chain(resources.value.iter().filter(|text| all(text))) {
-                let message = format!("`{}` narrows nothing", text.value);
-                let help = "name what is needed, or say why in the statement's `wildcard: { reason: … }`";
-                scope.refuse("session_policy_wide", text.place, message, help);
-            }
-        }
-    }
-    for action in actions.value.iter().filter(|action| !action.contains(':') && action.as_str() != "*") {
-        let message = format!("`{}` is no action", action.value);
-        scope.refuse("session_policy_action", action.place, message, "write `SERVICE:ACTION`, such as `s3:GetObject`");
-    }
-    for resource in resources.value.iter().filter(|resource| !resource.starts_with("arn:") && resource.as_str() != "*")
-    {
-        let message = format!("`{}` is no ARN", resource.value);
-        scope.refuse("arn", resource.place, message, "write `arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE`");
-    }
-    let parsed =
-        |texts: &[Placed<String>]| texts.iter().map(|text| text::template(scope, text)).collect::<Option<Vec<_>>>();
-    let mut conditions = BTreeMap::new();
-    for (operator, keys) in raw.conditions.iter() {
-        let keys = keys.iter().map(|(key, values)| Some((key.value.clone(), parsed(values)?)));
-        conditions.insert(operator.value.clone(), keys.collect::<Option<BTreeMap<_, _>>>()?);
-    }
-    Some(PolicyStatement {
-        actions: actions.value.iter().map(|action| action.value.clone()).collect(),
-        resources: parsed(&resources.value)?,
-        conditions,
-    })
 }
 
 /// Every text with values of the request in it.

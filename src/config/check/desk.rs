@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::checked::Referenced;
-use crate::config::faults::{Declared, Fault, Faults, SourceFile};
+use crate::config::faults::{Declared, Fault, Faults};
 use crate::config::load::{FILE_LIMIT_BYTES, REVOCATIONS_LIMIT_BYTES, contents, directory_of, read_up_to};
 use crate::config::placed::{Place, Placed};
 use crate::config::raw::Reasoned;
 use crate::config::secrets::{self, Environment, SecretError, SecretSource, SecretValue};
+use crate::config::source_file::SourceFile;
 use crate::config::units::{DurationText, SizeText, UnitError};
 use crate::secret::Secret;
 
@@ -266,7 +267,7 @@ impl Scope<'_> {
             }
             secrets::read(source, self.desk.environment)
         });
-        read.map_err(|error| self.secret_fault(reference.place, &error)).ok()
+        read.map_err(|error| self.secret_fault(reference, &error)).ok()
     }
 
     /// A variable of the environment, where it is set to anything.
@@ -278,7 +279,7 @@ impl Scope<'_> {
     /// A secret of one line, for a header or a form.
     pub(super) fn secret_line(&self, reference: &Placed<String>) -> Option<SecretValue> {
         let secret = self.secret(reference)?;
-        secrets::single_line(&secret).map_err(|error| self.secret_fault(reference.place, &error)).ok()?;
+        secrets::single_line(&secret).map_err(|error| self.secret_fault(reference, &error)).ok()?;
         Some(secret)
     }
 
@@ -291,7 +292,7 @@ impl Scope<'_> {
         Some(secret)
     }
 
-    fn secret_fault(&self, place: Place, error: &SecretError) {
+    fn secret_fault(&self, reference: &Placed<String>, error: &SecretError) {
         let help = match error {
             SecretError::Inline => "put it in a file and write `file:PATH`, or write `env:NAME`",
             SecretError::Nameless => "write `file:PATH` or `env:NAME`",
@@ -308,6 +309,7 @@ impl Scope<'_> {
             SecretError::Empty(_) => "secret_empty",
             SecretError::Control(_) => "secret_not_a_line",
         };
-        self.refuse(code, place, error.to_string(), help);
+        let fault = self.fault(code, reference.place, error.to_string()).help(help);
+        self.tell(if matches!(error, SecretError::Inline) { fault.hiding(&reference.value) } else { fault });
     }
 }

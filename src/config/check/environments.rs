@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::desk::Scope;
-use crate::config::faults::SourceFile;
 use crate::config::placed::{Place, Placed};
 use crate::config::raw;
+use crate::config::source_file::SourceFile;
 
 /// One use of something that belongs to an environment.
 struct Use<'a> {

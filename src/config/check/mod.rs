@@ -17,6 +17,7 @@ mod oauth;
 mod roles;
 mod route_parts;
 mod routes;
+mod session_policy;
 mod text;
 mod traps;
 mod upstreams;
@@ -25,10 +26,11 @@ mod vault;
 use std::sync::Arc;
 
 use super::checked::{Checked, PolicySource};
-use super::faults::{Declared, Faults, SourceFile};
+use super::faults::{Declared, Faults};
 use super::form::Salvage;
 use super::raw;
 use super::secrets::Environment;
+use super::source_file::SourceFile;
 use desk::Desk;
 use names::Names;
 

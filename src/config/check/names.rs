@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::desk::{Desk, Scope};
-use crate::config::faults::SourceFile;
 use crate::config::form::Salvage;
 use crate::config::placed::{Named, Place, Placed};
 use crate::config::raw;
+use crate::config::source_file::SourceFile;
 
 /// Names of one kind, with the place of each declaration.
 pub(super) struct Declared {

@@ -7,9 +7,9 @@ use super::desk::Scope;
 use super::issuers::claims;
 use super::names::Names;
 use crate::config::checked::{Role, Trust};
-use crate::config::faults::SourceFile;
 use crate::config::placed::{Named, Placed};
 use crate::config::raw;
+use crate::config::source_file::SourceFile;
 
 pub(super) fn roles(
     scope: &Scope<'_>,

@@ -9,9 +9,10 @@ use super::desk::Scope;
 use super::names::Names;
 use super::{aws, credential_traits, mtls, route_parts, text, upstreams};
 use crate::config::checked::RouteSettings;
-use crate::config::faults::{SourceFile, at};
+use crate::config::faults::at;
 use crate::config::placed::{Named, Place, Placed};
 use crate::config::raw;
+use crate::config::source_file::SourceFile;
 use crate::credential::Template;
 use crate::route::{Accepts, Access, EvidenceKind, HostPattern, IdentityHeaders, PathMode, Route, RouteError, Router};
 

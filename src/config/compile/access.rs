@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::checked::{AttributeKind, Checked};
-use crate::config::faults::{Fault, Faults, SourceFile};
+use crate::config::faults::{Fault, Faults};
+use crate::config::source_file::SourceFile;
 use crate::identity::PrincipalKind;
 use crate::identity::claims::ClaimPath;
 use crate::policy::{

@@ -47,7 +47,7 @@ pub struct Aws {
     /// What of the role's rights a session keeps: what these statements allow.
     pub session_policy: Option<Placed<Vec<AwsStatement>>>,
     /// ARNs of managed policies that narrow a session further.
-    pub policy_arns: Vec<Placed<String>>,
+    pub policy_arns: Option<Placed<Vec<Placed<String>>>>,
     /// Why a session keeps all of the role's rights, where neither `session_policy` nor `policy_arns` narrows it.
     pub whole_role: Option<Reasoned>,
     /// Why callers may copy from other objects, set access rights and lift retention by headers (`x-amz-copy-source`,

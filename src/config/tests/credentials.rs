@@ -68,6 +68,7 @@ fn what_aws_would_refuse_is_refused_at_load() {
     let aws = |from, to, fault| spoiled((AWS, "cloud"), from, to, fault);
     aws("arn:aws:iam::123456789012:role/reports", "reports", "role_arn: `reports` is no role");
     aws("arn:aws:iam::123456789012:role/reports", "arn:aws:iam::12345x:role/reports", "role_arn: ");
+    aws("arn:aws:iam::123456789012:role/reports", "arn:aws:iam::12345:role/reports", "role_arn: ");
     aws("eu-central-1", "Frankfurt", "aws_name: `Frankfurt` is no region");
     aws("services: [s3]", "services: []", "empty_list: ");
     aws("services: [s3]", "services: [s3]\n      duration: 10m", "too_short: `10m` is shorter than any session");
@@ -81,6 +82,10 @@ fn what_aws_would_refuse_is_refused_at_load() {
     );
     aws("services: [s3]", "services: [s3]\n      transitive_tags: [cost]", "session_tag: `cost` is none of the `tags`");
     aws("services: [s3]", "services: [s3]\n      policy_arns: [ReadOnly]", "arn: `ReadOnly` is no ARN");
+    aws("services: [s3]", "services: [s3]\n      policy_arns: []", "empty_list: ");
+    aws("services: [s3]", "services: [s3]\n      session_name: \"\"", "empty_value: ");
+    aws("services: [s3]", "services: [s3]\n      source_identity: \" \"", "empty_value: ");
+    aws("tags: { team:", "tags: { \"AWS:team\":", "session_tag: session tags such as `AWS:team`");
     aws("services: [s3]", "services: [s3]\n      signed_body: 1GiB", "too_large: ");
     aws("services: [s3]", "services: [s3]\n      sts: { url: \"http://sts.example.com\" }", "url_not_https: ");
     aws("{{claim.team}}", "{{claims.team}}", "template: `{{claims.team}}`: `claims.team` is no variable");
@@ -92,7 +97,16 @@ fn a_session_policy_narrows_or_says_why_it_does_not() {
     let aws = |from, to, fault| spoiled((AWS, "cloud"), from, to, fault);
     aws("[s3:GetObject]", "[\"s3:*\"]", "session_policy_wide: `s3:*` narrows nothing");
     aws("[s3:GetObject]", "[\"*\"]", "session_policy_wide: `*` narrows nothing");
-    aws("arn:aws:s3:::reports/{{path.rest}}", "*", "session_policy_wide: `*` narrows nothing");
+    for action in ["s3:?*", "s3:", "s?:GetObject", "*:GetObject"] {
+        let fault = format!("session_policy_wide: `{action}` narrows nothing");
+        spoiled((AWS, "cloud"), "[s3:GetObject]", &format!("[\"{action}\"]"), &fault);
+    }
+    let resources =
+        ["*", "arn:*", "arn:aws:s3*", "arn:aws:*:::*", "arn:aws:*:::reports", "arn:aws:s3:::*/*", "arn:aws:s3:::"];
+    for resource in resources {
+        let fault = format!("session_policy_wide: `{resource}` narrows nothing");
+        spoiled((AWS, "cloud"), "arn:aws:s3:::reports/{{path.rest}}", resource, &fault);
+    }
     aws("[s3:GetObject]", "[GetObject]", "session_policy_action: `GetObject` is no action");
     aws("arn:aws:s3:::reports/{{path.rest}}", "reports", "arn: `reports` is no ARN");
     aws("arn:aws:s3:::reports/", &format!("arn:aws:s3:::{}/", "a".repeat(2000)), "session_policy_large: ");

@@ -4,6 +4,8 @@ mod ambient;
 mod policy;
 mod session;
 mod sts;
+#[cfg(test)]
+mod tests;
 
 pub use ambient::{AmbientKeys, ContainerToken, INSTANCE_METADATA};
 pub use policy::{LARGEST_POLICY, PolicyStatement, SessionPolicy};
@@ -95,14 +97,16 @@ pub struct AwsSettings {
 #[derive(Debug)]
 pub struct AwsSource {
     settings: AwsSettings,
+    /// Of the services, and of STS.
     skew: Arc<ClockSkew>,
+    sts_skew: Arc<ClockSkew>,
 }
 
 impl AwsSource {
     /// A source of these sessions.
     #[must_use]
     pub fn new(settings: AwsSettings) -> Self {
-        Self { settings, skew: Arc::default() }
+        Self { settings, skew: Arc::default(), sts_skew: Arc::default() }
     }
 
     async fn form(&self, request: &AwsRequest) -> Result<Form, SourceError> {
@@ -286,7 +290,7 @@ impl CredentialSource for AwsSource {
                 RoleProof::Doorward { .. } | RoleProof::Caller => None,
             };
             let form = self.form(&request).await?;
-            let role = self.settings.sts.assume(form, ambient.as_ref()).await?;
+            let role = self.settings.sts.assume(form, ambient.as_ref(), &self.sts_skew).await?;
             Ok(Issued {
                 id: role.keys.access_key_id.clone(),
                 proof: Proof::AwsKeys(Arc::new(AwsSigner {

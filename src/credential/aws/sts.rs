@@ -73,11 +73,16 @@ struct Refusal {
 }
 
 impl Sts {
-    /// Sends one form, signed where `keys` are given.
+    /// Sends one form, signed where `keys` are given, by the clock of the service as far as `skew` knows it.
     ///
     /// # Errors
     /// [`SourceError`], with the code and the message of the service.
-    pub async fn assume(&self, form: Form, keys: Option<&AwsKeys>) -> Result<AssumedRole, SourceError> {
+    pub async fn assume(
+        &self,
+        form: Form,
+        keys: Option<&AwsKeys>,
+        skew: &Arc<ClockSkew>,
+    ) -> Result<AssumedRole, SourceError> {
         let refused = |detail: String| SourceError::lasting(SourceError::REFUSED, detail);
         let body = form.bytes();
         let request = Request::post(&*self.url)
@@ -86,23 +91,25 @@ impl Sts {
             .body(body);
         let mut request = request.map_err(|_| refused("the endpoint of STS is no URL".to_owned()))?;
         if let Some(keys) = keys {
-            self.sign(&mut request, keys)?;
+            self.sign(&mut request, keys, skew.clone())?;
         }
         let asked_at = self.clock.now();
         let answer = send(&self.client, request).await?;
         if answer.status() != StatusCode::OK {
-            return Err(refusal(answer.status(), answer.body()));
+            let (code, refusal) = refusal(answer.status(), answer.body());
+            let corrected = keys.is_some() && skew.is_corrected(Some(&code), answer.headers(), self.clock.now());
+            return Err(if corrected { SourceError::passing(refusal.code, refusal.detail) } else { refusal });
         }
         read(answer.body(), asked_at)
     }
 
-    fn sign(&self, request: &mut Request<Bytes>, keys: &AwsKeys) -> Result<(), SourceError> {
+    fn sign(&self, request: &mut Request<Bytes>, keys: &AwsKeys, skew: Arc<ClockSkew>) -> Result<(), SourceError> {
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, request.body());
         let signature = RequestSignature {
             keys: keys.clone(),
             scope: SigningScope { service: "sts".into(), region: self.region.clone() },
             payload: Payload::Hash(hex(hash.as_ref()).into()),
-            skew: Arc::new(ClockSkew::default()),
+            skew,
         };
         let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let signed = signature.apply(request, &authority, self.clock.now());
@@ -139,7 +146,8 @@ fn read(body: &[u8], asked_at: Timestamp) -> Result<AssumedRole, SourceError> {
     })
 }
 
-fn refusal(status: StatusCode, body: &[u8]) -> SourceError {
+/// The service's code, and what it is for whoever asked.
+fn refusal(status: StatusCode, body: &[u8]) -> (String, SourceError) {
     let parsed: Option<Refusal> = std::str::from_utf8(body).ok().and_then(|text| quick_xml::de::from_str(text).ok());
     let refusal = parsed.map(|refusal| match refusal.error {
         Some(inner) => *inner,
@@ -153,13 +161,14 @@ fn refusal(status: StatusCode, body: &[u8]) -> SourceError {
         (code, message) => said(format!("{code}: {message}")),
     };
     let detail = format!("STS answered {}: {detail}", status.as_u16());
-    match &*code {
+    let error = match &*code {
         // The issuer's documents could not be fetched just now; and what throttles says so with 400.
         "IDPCommunicationError" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded" => {
             SourceError::passing(SourceError::UNAVAILABLE, detail)
         }
         _ => SourceError::lasting(SourceError::REFUSED, detail),
-    }
+    };
+    (code, error)
 }
 
 #[cfg(test)]
@@ -200,14 +209,15 @@ mod tests {
     #[test]
     fn a_refusal_is_told_as_the_service_says_it() {
         let wrapped = r#"<ErrorResponse xmlns="x"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>Not authorized</Message></Error><RequestId>1</RequestId></ErrorResponse>"#;
-        let error = refusal(StatusCode::FORBIDDEN, wrapped.as_bytes());
+        let (code, error) = refusal(StatusCode::FORBIDDEN, wrapped.as_bytes());
+        assert_eq!(code, "AccessDenied");
         assert_eq!(
             (error.to_string(), error.may_pass()),
             ("STS answered 403: AccessDenied: Not authorized".to_owned(), false)
         );
         let bare = b"<?xml version=\"1.0\"?><Error><Code>IDPCommunicationError</Code></Error>";
-        let error = refusal(StatusCode::BAD_REQUEST, bare);
+        let (_, error) = refusal(StatusCode::BAD_REQUEST, bare);
         assert_eq!((error.to_string(), error.may_pass()), ("STS answered 400: IDPCommunicationError".to_owned(), true));
-        assert!(refusal(StatusCode::FORBIDDEN, b"no").to_string().ends_with("it does not say why"));
+        assert!(refusal(StatusCode::FORBIDDEN, b"no").1.to_string().ends_with("it does not say why"));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Fetch;
 use crate::credential::source::{Issued, SourceError};
 
 /// Pauses between tries are random, up to this for the first one, twice that for the next, and so on.
@@ -74,14 +75,11 @@ impl Drop for Waiting {
 
 /// Tries `fetch` up to three times within `longest`, as far as its errors may pass. An issuer that asks for a pause gets
 /// it, or is not asked again.
-pub(super) async fn with_retries<F>(fetch: &F, longest: Duration) -> Result<Issued, SourceError>
-where
-    F: Fn() -> futures_util::future::BoxFuture<'static, Result<Issued, SourceError>> + ?Sized,
-{
+pub(super) async fn with_retries(fetch: &impl Fetch, longest: Duration) -> Result<Issued, SourceError> {
     let end = Instant::now() + longest;
     let mut tried = 1;
     loop {
-        let error = match tokio::time::timeout_at(end, fetch()).await {
+        let error = match tokio::time::timeout_at(end, fetch.attempt()).await {
             Err(_) => return Err(SourceError::timeout(longest)),
             Ok(Ok(issued)) => return Ok(issued),
             Ok(Err(error)) => error,

@@ -40,8 +40,17 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 /// What is issued under a key: everything that makes two credentials differ, digested.
 pub(super) type Key = [u8; 32];
 
-/// Obtains one credential from its issuer. Called again for another try.
-pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Issued, SourceError>> + Send + Sync>;
+/// How one credential is obtained from its issuer.
+pub(super) trait Fetch: Send + Sync + 'static {
+    /// Asks once. Called again for another try.
+    fn attempt(&self) -> BoxFuture<'static, Result<Issued, SourceError>>;
+
+    /// Puts on record what came of all tries, before anybody has it.
+    ///
+    /// # Errors
+    /// The record takes nothing: then nobody gets what was issued.
+    fn record(&self, outcome: &Result<Issued, SourceError>) -> Result<(), SourceError>;
+}
 
 /// What is at hand for a request.
 #[derive(Clone, Debug)]
@@ -84,6 +93,13 @@ struct State {
 struct Held {
     issued: Arc<Issued>,
     schedule: Schedule,
+}
+
+impl Held {
+    /// Whether it has this identifier, and was not issued a moment ago.
+    fn may_be_dropped(&self, id: &str, now: Timestamp) -> bool {
+        *self.issued.id == *id && self.schedule.age(now) >= SURELY_GOOD
+    }
 }
 
 /// What a request does next.
@@ -137,7 +153,12 @@ impl IssuedCache {
     ///
     /// # Errors
     /// The issuer's own error, for a while after it; [`SourceError`] `credential_timeout`, `credential_overloaded`.
-    pub(super) async fn obtain(&self, key: Key, patience: Duration, fetch: &Fetch) -> Result<Found, SourceError> {
+    pub(super) async fn obtain(
+        &self,
+        key: Key,
+        patience: Duration,
+        fetch: &Arc<impl Fetch>,
+    ) -> Result<Found, SourceError> {
         let slot = match self.0.slots.get(&key) {
             Some(slot) => slot,
             None => self.slot(key),
@@ -151,14 +172,34 @@ impl IssuedCache {
         Ok(Found { issued, fresh: true })
     }
 
+    /// What is issued under `key` in place of what has this public identifier, which serves everybody else until then.
+    /// What was issued a moment ago is believed, and comes back.
+    ///
+    /// # Errors
+    /// As [`IssuedCache::obtain`].
+    pub(super) async fn replace(
+        &self,
+        key: Key,
+        id: &str,
+        patience: Duration,
+        fetch: &Arc<impl Fetch>,
+    ) -> Result<Arc<Issued>, SourceError> {
+        let slot = self.slot(key);
+        let flight = match slot.after(id, &self.0.clock, fetch, &self.0.flights) {
+            Next::Take(issued) => return Ok(issued),
+            Next::Fail(error) => return Err(error),
+            Next::Wait(flight) => flight,
+        };
+        flight.land(patience).await
+    }
+
     /// The upstream says that what is kept under `key`, by this public identifier, is of no use any more.
     /// What was issued a moment ago is believed; else `tell` is called before anybody can ask for the next one.
     pub(super) fn drop_expired(&self, key: &Key, id: &str, tell: impl FnOnce()) {
         let Some(slot) = self.0.slots.get(key) else { return };
         let mut state = slot.lock();
         let now = self.0.clock.now();
-        let is_it = |held: &Held| *held.issued.id == *id && held.schedule.age(now) >= SURELY_GOOD;
-        if state.held.as_ref().is_some_and(is_it) {
+        if state.held.as_ref().is_some_and(|held| held.may_be_dropped(id, now)) {
             tell();
             state.held = None;
             state.renew_after = None;
@@ -179,7 +220,7 @@ impl Slot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(self: &Arc<Self>, clock: &Clock, fetch: &Fetch, flights: &Arc<Semaphore>) -> Next {
+    fn next(self: &Arc<Self>, clock: &Clock, fetch: &Arc<impl Fetch>, flights: &Arc<Semaphore>) -> Next {
         let (now, instant) = (clock.now(), Instant::now());
         let mut state = self.lock();
         if let Some(held) = state.held.as_ref().filter(|held| held.schedule.serves(now)) {
@@ -189,7 +230,26 @@ impl Slot {
             }
             return Next::Take(issued);
         }
-        if let Some(error) = state.blames(instant) {
+        self.wait(state, clock, fetch, flights)
+    }
+
+    fn after(self: &Arc<Self>, id: &str, clock: &Clock, fetch: &Arc<impl Fetch>, flights: &Arc<Semaphore>) -> Next {
+        let (now, state) = (clock.now(), self.lock());
+        let good = state.held.as_ref().filter(|held| held.schedule.serves(now) && !held.may_be_dropped(id, now));
+        match good.map(|held| held.issued.clone()) {
+            Some(issued) => Next::Take(issued),
+            None => self.wait(state, clock, fetch, flights),
+        }
+    }
+
+    fn wait(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        clock: &Clock,
+        fetch: &Arc<impl Fetch>,
+        flights: &Arc<Semaphore>,
+    ) -> Next {
+        if let Some(error) = state.blames(Instant::now()) {
             return Next::Fail(error.clone());
         }
         if let Some(flight) = state.flight.as_ref().filter(|flight| flight.is_under_way()) {
@@ -207,12 +267,16 @@ impl Slot {
 
     /// Begins a fetch that ends by itself, whoever still waits for it. `None` when too many are under way: they outlive
     /// the requests that began them, so nothing else bounds them.
-    fn start(self: &Arc<Self>, clock: Clock, fetch: Fetch, flights: &Arc<Semaphore>) -> Option<Flight> {
+    fn start(self: &Arc<Self>, clock: Clock, fetch: Arc<impl Fetch>, flights: &Arc<Semaphore>) -> Option<Flight> {
         let permit = flights.clone().try_acquire_owned().ok()?;
         let slot = self.clone();
         Some(Flight::start(async move {
             let outcome = flight::with_retries(&*fetch, LONGEST_FETCH).await;
             drop(permit);
+            let outcome = match fetch.record(&outcome) {
+                Ok(()) => outcome,
+                Err(unrecorded) => outcome.and(Err(unrecorded)),
+            };
             slot.landed(outcome, clock.now())
         }))
     }

@@ -18,6 +18,7 @@ struct Issuer {
     asked: Arc<AtomicUsize>,
     takes: Duration,
     answer: Arc<Mutex<Result<Duration, SourceError>>>,
+    recorded: Arc<Mutex<Vec<Result<(), &'static str>>>>,
 }
 
 impl Issuer {
@@ -25,7 +26,7 @@ impl Issuer {
         let clock = Clock::system();
         let cache = IssuedCache::new(100, clock.clone());
         let (asked, answer) = (Arc::default(), Arc::new(Mutex::new(answer)));
-        (Self { clock, asked, takes: Duration::from_millis(50), answer }, cache)
+        (Self { clock, asked, takes: Duration::from_millis(50), answer, recorded: Arc::default() }, cache)
     }
 
     fn answers(&self, answer: Result<Duration, SourceError>) {
@@ -36,25 +37,33 @@ impl Issuer {
         self.asked.load(Ordering::Relaxed)
     }
 
-    fn fetch(&self) -> Fetch {
-        let issuer = self.clone();
-        Arc::new(move || {
-            let issuer = issuer.clone();
-            async move {
-                let number = issuer.asked.fetch_add(1, Ordering::Relaxed);
-                sleep(issuer.takes).await;
-                let life = issuer.answer.lock().unwrap().clone()?;
-                let expires_at = issuer.clock.now().plus(life);
-                let id = number.to_string().into();
-                Ok(Issued { id, proof: Proof::nothing(), expires_at, renew_at: None, facts: Vec::new() })
-            }
-            .boxed()
-        })
+    fn fetch(&self) -> Arc<Self> {
+        Arc::new(self.clone())
     }
 
     async fn id(&self, cache: &IssuedCache) -> Result<String, &'static str> {
         let found = cache.obtain(KEY, PATIENCE, &self.fetch()).await;
         found.map(|found| found.issued.id.to_string()).map_err(|error| error.code)
+    }
+}
+
+impl Fetch for Issuer {
+    fn attempt(&self) -> BoxFuture<'static, Result<Issued, SourceError>> {
+        let issuer = self.clone();
+        async move {
+            let number = issuer.asked.fetch_add(1, Ordering::Relaxed);
+            sleep(issuer.takes).await;
+            let life = issuer.answer.lock().unwrap().clone()?;
+            let expires_at = issuer.clock.now().plus(life);
+            let id = number.to_string().into();
+            Ok(Issued { id, proof: Proof::nothing(), expires_at, renew_at: None, facts: Vec::new() })
+        }
+        .boxed()
+    }
+
+    fn record(&self, outcome: &Result<Issued, SourceError>) -> Result<(), SourceError> {
+        self.recorded.lock().unwrap().push(outcome.as_ref().map(|_| ()).map_err(|error| error.code));
+        Ok(())
     }
 }
 
@@ -146,6 +155,7 @@ async fn what_may_pass_is_tried_three_times_and_a_refusal_once() {
         assert_eq!((issuer.id(&cache).await, issuer.asked()), (Err(error.code), tries), "it is remembered");
         sleep(REFUSED).await;
         assert_eq!((issuer.id(&cache).await, issuer.asked()), (Err(error.code), 2 * tries), "not for good");
+        assert_eq!(*issuer.recorded.lock().unwrap(), [Err(error.code); 2], "one record for all tries");
     }
 }
 
@@ -171,6 +181,29 @@ async fn what_an_upstream_finds_expired_is_fetched_once_more_and_not_at_each_req
     assert_eq!(issuer.id(&cache).await.unwrap(), "0");
     cache.drop_expired(&KEY, "0", || {});
     assert_eq!(issuer.id(&cache).await.unwrap(), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_replaced_serves_others_until_there_is_another() {
+    let (issuer, cache) = Issuer::new(Ok(HOUR));
+    let replaced = async |id: &str| {
+        let replaced = cache.replace(KEY, id, PATIENCE, &issuer.fetch()).await;
+        replaced.map(|issued| issued.id.to_string()).map_err(|error| error.code)
+    };
+    assert_eq!(issuer.id(&cache).await.unwrap(), "0");
+    assert_eq!(replaced("0").await.unwrap(), "0", "it was issued a moment ago");
+    issuer.clock.advance(SURELY_GOOD);
+    assert_eq!(replaced("another").await.unwrap(), "0");
+    issuer.answers(Err(away()));
+    assert_eq!(replaced("0").await, Err(SourceError::UNAVAILABLE));
+    assert_eq!(issuer.id(&cache).await.unwrap(), "0", "there was no other");
+    issuer.answers(Ok(HOUR));
+    sleep(FAILED).await;
+    let (other, meanwhile) = tokio::join!(replaced("0"), issuer.id(&cache));
+    assert_eq!(
+        (meanwhile.unwrap().as_str(), other.unwrap(), issuer.id(&cache).await),
+        ("0", "4".into(), Ok("4".into()))
+    );
 }
 
 #[tokio::test(start_paused = true)]

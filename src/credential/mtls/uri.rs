@@ -73,6 +73,12 @@ impl UriTemplate {
         Ok(uri)
     }
 
+    /// What it is made of.
+    #[must_use]
+    pub fn template(&self) -> &Template {
+        &self.0
+    }
+
     /// What it may look like, for trying an authority out.
     #[must_use]
     pub fn sample(&self) -> String {

@@ -1,21 +1,23 @@
 //! AWS Signature Version 4 (AWS IAM user guide, "Signature Version 4 signing process"), put on a request at the last
 //! moment: after its connection is known, right before its head is written.
 
+mod body_memory;
 mod payload;
 mod scope;
 mod signer;
+mod skew;
 #[cfg(test)]
 mod tests;
 mod uri;
 
+pub use body_memory::BodyMemory;
 pub use payload::{Payload, SigningError};
 pub use scope::SigningScope;
-pub use signer::{AwsSigner, BodyMemory, Settled};
+pub use signer::{AwsSigner, Settled};
+pub use skew::ClockSkew;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
@@ -33,11 +35,6 @@ pub(super) const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-a
 const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const X_AMZ_SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
-/// A clock that disagrees by more is not followed: what was signed for such a time could be used long after.
-const LARGEST_SKEW: Duration = Duration::from_secs(3600);
-/// Servers' clocks are read to the second, and answers take their time.
-const NO_SKEW: i64 = 5;
-
 /// Temporary keys of a role session.
 #[derive(Clone)]
 pub struct AwsKeys {
@@ -52,29 +49,6 @@ pub struct AwsKeys {
 impl fmt::Debug for AwsKeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("AwsKeys").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
-    }
-}
-
-/// How far the servers' clocks are ahead of ours, in seconds, as their last answer showed.
-#[derive(Debug, Default)]
-pub struct ClockSkew(AtomicI64);
-
-impl ClockSkew {
-    /// The servers' time when ours is `now`.
-    #[must_use]
-    pub fn applied(&self, now: Timestamp) -> Timestamp {
-        let ahead = self.0.load(Ordering::Relaxed);
-        let by = Duration::from_secs(ahead.unsigned_abs());
-        if ahead < 0 { now.minus(by) } else { now.plus(by) }
-    }
-
-    /// Takes note of a server's `Date`.
-    pub fn observe(&self, theirs: Timestamp, now: Timestamp) {
-        let ahead = theirs.unix_seconds().saturating_sub(now.unix_seconds());
-        if ahead.unsigned_abs() <= LARGEST_SKEW.as_secs() {
-            let ahead = if ahead.abs() <= NO_SKEW { 0 } else { ahead };
-            self.0.store(ahead, Ordering::Relaxed);
-        }
     }
 }
 

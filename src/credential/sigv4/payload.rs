@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{AwsSigner, SigningScope, X_AMZ_CONTENT_SHA256};
+use super::body_memory::Room;
+use super::{SigningScope, X_AMZ_CONTENT_SHA256};
 use crate::body::{self, Body, BoxError};
 use crate::hex::hex;
 
@@ -81,13 +81,23 @@ pub enum SigningError {
 #[derive(Debug)]
 pub(super) struct Held {
     bytes: Bytes,
-    _memory: Vec<OwnedSemaphorePermit>,
+    _room: Room,
 }
 
 impl Held {
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
+}
+
+/// How a body is held, where it must be.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) room: Room,
+    /// Longest body, bytes.
+    pub(super) most: usize,
+    /// Longest pause between two of its pieces.
+    pub(super) idle: Duration,
 }
 
 /// What the signature is to say of `body`, and the body as it then goes on: as it came where it need not be hashed,
@@ -99,11 +109,10 @@ pub(super) async fn settled(
     scope: &SigningScope,
     headers: &HeaderMap,
     body: Body,
-    signer: &AwsSigner,
-    idle: Duration,
+    holding: Holding,
 ) -> Result<(Payload, Body, Option<Held>), SigningError> {
     if body.is_end_stream() {
-        return Ok((Payload::Empty, body, Some(Held { bytes: Bytes::new(), _memory: Vec::new() })));
+        return Ok((Payload::Empty, body, Some(Held { bytes: Bytes::new(), _room: holding.room })));
     }
     let stated = headers.get(X_AMZ_CONTENT_SHA256).and_then(|value| value.to_str().ok());
     let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -120,10 +129,10 @@ pub(super) async fn settled(
     if scope.is_s3() && has_length {
         return Ok((Payload::Unsigned, body, None));
     }
-    let most = signer.signed_body_bytes;
+    let most = holding.most;
     let too_long = || if scope.is_s3() { SigningError::Length } else { SigningError::TooLarge(most) };
     // What is held is held for this caller alone, so it comes within a time, however slowly each piece.
-    let held = tokio::time::timeout(LONGEST_HOLD, collected(body, signer, idle)).await;
+    let held = tokio::time::timeout(LONGEST_HOLD, collected(body, holding)).await;
     let held = held.map_err(|_| SigningError::Idle)??.ok_or_else(too_long)?;
     let payload = if scope.is_s3() {
         Payload::Unsigned
@@ -134,33 +143,35 @@ pub(super) async fn settled(
 }
 
 /// The whole body; `None` where it is longer than what is held.
-async fn collected(mut body: Body, signer: &AwsSigner, idle: Duration) -> Result<Option<Held>, SigningError> {
-    let most = signer.signed_body_bytes;
+async fn collected(mut body: Body, holding: Holding) -> Result<Option<Held>, SigningError> {
+    let Holding { mut room, most, idle } = holding;
     if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
         return Ok(None);
     }
-    let (mut bytes, mut memory) = (Vec::new(), Vec::new());
+    let mut bytes = Vec::new();
     while let Some(frame) = tokio::time::timeout(idle, body.frame()).await.map_err(|_| SigningError::Idle)? {
         // Trailers say nothing that any of these services reads.
         let Ok(data) = frame.map_err(SigningError::Body)?.into_data() else { continue };
-        if bytes.len() + data.len() > most {
+        let length = bytes.len() + data.len();
+        if length > most {
             return Ok(None);
         }
-        if bytes.len() + data.len() > bytes.capacity() {
-            let room = (bytes.capacity() + data.len()).max(LEAST_ROOM);
-            memory.push(signer.memory.take(room).ok_or(SigningError::NoMemory)?);
-            bytes.reserve_exact(room);
+        if length > bytes.capacity() {
+            let capacity = (2 * length).max(LEAST_ROOM).min(most);
+            if !room.grow(capacity) {
+                return Err(SigningError::NoMemory);
+            }
+            bytes.reserve_exact(capacity - bytes.len());
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Some(Held { bytes: bytes.into(), _memory: memory }))
+    Ok(Some(Held { bytes: bytes.into(), _room: room }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AwsKeys, BodyMemory};
+    use super::super::BodyMemory;
     use super::*;
-    use crate::secret::Secret;
 
     const MOST: usize = 8;
 
@@ -170,16 +181,9 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        let signer = AwsSigner {
-            keys: AwsKeys { access_key_id: "AK".into(), secret_access_key: Secret::new("s"), session_token: None },
-            services: Arc::from([]),
-            regions: Arc::from([]),
-            widening_headers: false,
-            signed_body_bytes: MOST,
-            memory: BodyMemory::default(),
-            skew: Arc::default(),
-        };
-        let (payload, body, _held) = settled(&scope, &map, body, &signer, Duration::from_secs(5)).await?;
+        let room = BodyMemory::default().room(&"ada".into());
+        let holding = Holding { room, most: MOST, idle: Duration::from_secs(5) };
+        let (payload, body, _held) = settled(&scope, &map, body, holding).await?;
         let bytes = body.collect().await.unwrap().to_bytes();
         Ok((payload.as_str().to_owned(), String::from_utf8(bytes.to_vec()).unwrap()))
     }

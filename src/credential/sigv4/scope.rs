@@ -26,9 +26,14 @@ impl SigningScope {
     /// What a request is to be signed for: as an SDK with placeholder keys signed it, and else the first of each.
     ///
     /// # Errors
-    /// [`SigningError::Scope`] when the caller's signature names a service or a region that is not allowed.
+    /// [`SigningError::Scope`] when the caller's signature names a service or a region that is not allowed, or cannot
+    /// be read.
     pub fn of(headers: &HeaderMap, services: &[Arc<str>], regions: &[Arc<str>]) -> Result<Self, SigningError> {
-        let stated = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(stated);
+        let signature = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).filter(|text| is_signature(text));
+        let stated = match signature {
+            Some(text) => Some(stated(text).ok_or(SigningError::Scope)?),
+            None => None,
+        };
         let choose = |stated: Option<&str>, allowed: &[Arc<str>]| {
             let mut allowed = allowed.iter();
             let found = match stated {
@@ -44,9 +49,14 @@ impl SigningScope {
     }
 }
 
+/// Whether it is a signature of AWS, of whatever version.
+fn is_signature(authorization: &[u8]) -> bool {
+    authorization.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"AWS4"))
+}
+
 /// Region and service of a signature's `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
-fn stated(authorization: &str) -> Option<(&str, &str)> {
-    let rest = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?;
+fn stated(authorization: &[u8]) -> Option<(&str, &str)> {
+    let rest = std::str::from_utf8(authorization).ok()?.strip_prefix("AWS4-HMAC-SHA256 ")?;
     let credential = rest.split(',').find_map(|part| part.trim().strip_prefix("Credential="))?;
     let mut parts = credential.rsplit('/');
     let (_, service, region) = (parts.next().filter(|end| *end == "aws4_request")?, parts.next()?, parts.next()?);
@@ -78,5 +88,14 @@ mod tests {
         assert_eq!(by_sdk("us-east-1/sqs").unwrap(), ("sqs".to_owned(), "us-east-1".to_owned()));
         assert!(matches!(by_sdk("us-east-1/iam"), Err(SigningError::Scope)));
         assert!(matches!(by_sdk("us-west-2/s3"), Err(SigningError::Scope)));
+        for unread in [
+            "AWS4-HMAC-SHA256 Credential=AK/20261125/us-east-1/sqs",
+            "AWS4-HMAC-SHA256",
+            "AWS4-HMAC-SHA256 Signature=00",
+            "AWS4-ECDSA-P256-SHA256 Credential=AK/20261125/sqs/aws4_request",
+            "aws4-hmac-sha256 Credential=AK/20261125/us-east-1/sqs/aws4_request",
+        ] {
+            assert!(matches!(found(Some(unread)), Err(SigningError::Scope)), "{unread}");
+        }
     }
 }

@@ -6,33 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::payload::{Held, settled};
-use super::{AwsKeys, ClockSkew, Payload, RequestSignature, SigningError, SigningScope};
+use super::payload::{Held, Holding, settled};
+use super::{AwsKeys, BodyMemory, ClockSkew, Payload, RequestSignature, SigningError, SigningScope};
 use crate::body::Body;
-
-/// Memory for bodies that are held until they are hashed, of all requests together.
-const HELD_BYTES: usize = 64 * 1024 * 1024;
-const PERMIT_BYTES: usize = 1024;
-
-/// Memory for bodies that are held until they are hashed.
-#[derive(Clone, Debug)]
-pub struct BodyMemory(Arc<Semaphore>);
-
-impl Default for BodyMemory {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(HELD_BYTES / PERMIT_BYTES)))
-    }
-}
-
-impl BodyMemory {
-    /// Room for so many bytes, given back on drop; `None` when there is none now.
-    pub(super) fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).ok()?;
-        self.0.clone().try_acquire_many_owned(permits).ok()
-    }
-}
 
 /// Keys of one role session, and what they sign.
 #[derive(Clone)]
@@ -84,7 +61,7 @@ fn widens(name: &str) -> bool {
 }
 
 impl AwsSigner {
-    /// What the signature of a request is to say; its body goes on as it came, or out of memory.
+    /// What the signature of a request is to say; its body goes on as it came, or out of memory that is `holder`'s.
     ///
     /// # Errors
     /// [`SigningError`].
@@ -92,14 +69,19 @@ impl AwsSigner {
         &self,
         headers: &HeaderMap,
         body: Body,
+        holder: &Arc<str>,
         idle: Duration,
     ) -> Result<(Settled, Body), SigningError> {
         let scope = SigningScope::of(headers, &self.services, &self.regions)?;
         if scope.is_s3() && !self.widening_headers && headers.keys().any(|name| widens(name.as_str())) {
             return Err(SigningError::Widening);
         }
-        let (payload, body, held) = settled(&scope, headers, body, self, idle).await?;
+        let (payload, body, held) = settled(&scope, headers, body, self.held_for(holder, idle)).await?;
         Ok((Settled { scope, payload, held }, body))
+    }
+
+    fn held_for(&self, holder: &Arc<str>, idle: Duration) -> Holding {
+        Holding { room: self.memory.room(holder), most: self.signed_body_bytes, idle }
     }
 
     /// The signature by these keys.

@@ -1,5 +1,7 @@
 //! The examples of the vendor's own documentation, and what must not depend on who asks.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use serde_json::{Map, Value, json};
 
@@ -91,6 +92,32 @@ impl Who {
     }
 }
 
+impl LoginToken {
+    fn of(issued: &Issued) -> Result<Self, SourceError> {
+        let headers = issued.proof.headers();
+        let header = headers.first().map(|(_, value)| value.clone());
+        let header = header.ok_or_else(|| SourceError::lasting(SourceError::UNREADABLE, "there is no token"))?;
+        Ok(Self { header, ends_at: issued.expires_at, id: issued.id.clone() })
+    }
+}
+
+/// One login, for the cache. The record tells of what is read with it.
+struct LogIn {
+    login: VaultLogin,
+    who: Arc<Who>,
+}
+
+impl Fetch for LogIn {
+    fn attempt(&self) -> BoxFuture<'static, Result<Issued, SourceError>> {
+        let (login, who) = (self.login.clone(), self.who.clone());
+        async move { login.log_in(&who).await }.boxed()
+    }
+
+    fn record(&self, _outcome: &Result<Issued, SourceError>) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
 impl VaultLogin {
     /// Who logs in for this request.
     pub(super) fn who(&self, ask: &Ask<'_>) -> Result<Who, CredentialError> {
@@ -138,25 +165,15 @@ impl VaultLogin {
     /// # Errors
     /// The vault's refusal, or why it gave no answer.
     pub(super) async fn token(&self, who: &Arc<Who>) -> Result<LoginToken, SourceError> {
-        let fetch: Fetch = {
-            let (login, who) = (self.clone(), who.clone());
-            Arc::new(move || {
-                let (login, who) = (login.clone(), who.clone());
-                async move { login.log_in(&who).await }.boxed()
-            })
-        };
+        let fetch = Arc::new(LogIn { login: self.clone(), who: who.clone() });
         let key = self.key(who);
         let mut issued = self.cache.obtain(key, PATIENCE, &fetch).await?.issued;
         if issued.renew_at.is_some_and(|due| due <= self.server.clock.now()) {
             // What it reads would end with it, too soon. Its successor is on the way, and nobody minds to wait: this is
             // a fetch beside requests, or the first.
-            self.cache.drop_expired(&key, &issued.id, || {});
-            issued = self.cache.obtain(key, PATIENCE, &fetch).await?.issued;
+            issued = self.cache.replace(key, &issued.id, PATIENCE, &fetch).await?;
         }
-        let headers = issued.proof.headers();
-        let header = headers.first().map(|(_, value)| value.clone());
-        let header = header.ok_or_else(|| SourceError::lasting(SourceError::UNREADABLE, "there is no token"))?;
-        Ok(LoginToken { header, ends_at: issued.expires_at, id: issued.id.clone() })
+        LoginToken::of(&issued)
     }
 
     /// A token in place of one that the vault refused, which may have ended there. `None` where it was issued a moment
@@ -166,8 +183,9 @@ impl VaultLogin {
         refused: &LoginToken,
         who: &Arc<Who>,
     ) -> Result<Option<LoginToken>, SourceError> {
-        self.cache.drop_expired(&self.key(who), &refused.id, || {});
-        let token = self.token(who).await?;
+        let fetch = Arc::new(LogIn { login: self.clone(), who: who.clone() });
+        // The refused one may well be good, and others use it: it stays until there is another.
+        let token = LoginToken::of(&*self.cache.replace(self.key(who), &refused.id, PATIENCE, &fetch).await?)?;
         Ok((token.id != refused.id).then_some(token))
     }
 

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use super::cache::Key;
 use super::source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
-use super::{Ask, CredentialError};
+use super::{Ask, CredentialError, Template};
 use login::{LoginToken, Who};
 use server::Refusal;
 
@@ -48,6 +48,17 @@ pub enum VaultSecret {
 }
 
 impl VaultSecret {
+    /// Every path that the API is asked for, below `v1/`, where `filled` says what a template may come to, and what
+    /// of it the vault's policy has to allow.
+    #[must_use]
+    pub fn api_paths(&self, filled: impl Fn(&Template) -> Vec<String>) -> (Vec<Arc<str>>, &'static str) {
+        match self {
+            Self::Kv(secret) => (filled(&secret.path).iter().map(|path| secret.api_path(path)).collect(), "read"),
+            Self::Database(secret) => (filled(&secret.role).iter().map(|role| secret.api_path(role)).collect(), "read"),
+            Self::Pki(secret) => (vec![secret.api_path()], "update"),
+        }
+    }
+
     /// Names of every header that carries a part of it.
     #[must_use]
     pub fn headers(&self) -> Vec<HeaderName> {

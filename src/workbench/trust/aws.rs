@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{TrustError, issuer, on_routes};
+use super::{TrustError, accepted_issuers, issuer, on_routes};
 use crate::config::checked::{AwsAmbient, AwsCredential, AwsProof, Checked, RouteSettings};
 
 pub(super) fn trust(checked: &Checked, aws: &AwsCredential, uses: &[&RouteSettings]) -> Result<Value, TrustError> {
@@ -32,13 +32,7 @@ pub(super) fn trust(checked: &Checked, aws: &AwsCredential, uses: &[&RouteSettin
             json!({ "Federated": provider_arn(&aws.role, provider) })
         }
         AwsProof::Caller => {
-            let accepted = |name: &str| {
-                uses.iter().any(|settings| match &settings.route.access {
-                    crate::route::Access::Authenticated(accepts) => accepts.issuer(name),
-                    crate::route::Access::Public { .. } => false,
-                })
-            };
-            let issuers = checked.issuers.iter().filter(|issuer| accepted(&issuer.name));
+            let issuers = accepted_issuers(checked, uses);
             let providers: Vec<String> =
                 issuers.map(|issuer| provider_arn(&aws.role, issuer.issuer.trim_start_matches("https://"))).collect();
             json!({ "Federated": providers })

@@ -6,11 +6,33 @@ mod clouds;
 mod oauth;
 mod vault;
 
+use std::fmt;
+
 use serde_json::{Value, json};
 
-use crate::config::checked::{Checked, CredentialKind, MtlsCredential, RouteSettings};
+use crate::config::checked::{Checked, CredentialKind, Issuer, MtlsCredential, RouteSettings};
 use crate::credential::{Template, Variable};
 use crate::hex::hex;
+use crate::route::Access;
+
+/// What to paste on the other side.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trust {
+    /// A document.
+    Document(Value),
+    /// Commands for a shell.
+    Commands(String),
+}
+
+/// Pretty JSON, or the commands as they are typed; each ends its line.
+impl fmt::Display for Trust {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Document(document) => writeln!(formatter, "{document:#}"),
+            Self::Commands(commands) => formatter.write_str(commands),
+        }
+    }
+}
 
 /// Why there is nothing to export.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,13 +64,13 @@ pub enum TrustError {
     NoIssuer,
 }
 
-/// What to paste on the other side of the credential `name`: a trust policy for `aws`, the command that makes the provider
-/// for `gcp`, the federated credential for `azure`, the method and its role for `vault`, what to register for an
-/// authorization server.
+/// What to paste on the other side of the credential `name`: a trust policy for `aws`, the commands that make the provider
+/// for `gcp`, the federated credential for `azure`, the commands that make method, policy and role for `vault`, what to
+/// register for an authorization server.
 ///
 /// # Errors
 /// [`TrustError`]
-pub fn trust(checked: &Checked, name: &str) -> Result<Value, TrustError> {
+pub fn trust(checked: &Checked, name: &str) -> Result<Trust, TrustError> {
     let credential = checked.credentials.iter().find(|credential| credential.name == name).ok_or_else(|| {
         let known: Vec<&str> = checked.credentials.iter().map(|credential| credential.name.as_str()).collect();
         TrustError::Unknown { name: name.to_owned(), known: known.join(", ") }
@@ -57,32 +79,46 @@ pub fn trust(checked: &Checked, name: &str) -> Result<Value, TrustError> {
     if uses.is_empty() {
         return Err(TrustError::Unused { name: name.to_owned() });
     }
-    match &credential.kind {
-        CredentialKind::Aws(aws) => aws::trust(checked, aws, &uses),
-        CredentialKind::Gcp(gcp) => clouds::gcp(checked, name, gcp, &uses),
-        CredentialKind::Azure(azure) => clouds::azure(checked, name, azure),
-        CredentialKind::Vault(vault) => vault::trust(checked, vault, &uses),
-        CredentialKind::Oauth(oauth) => oauth::registration(checked, name, oauth),
+    let nobody = || TrustError::Nobody { name: name.to_owned(), kind: credential.kind.as_str() };
+    let document = match &credential.kind {
+        CredentialKind::Gcp(gcp) => return clouds::gcp(checked, gcp, &uses)?.ok_or_else(nobody),
+        CredentialKind::Vault(vault) => return vault::trust(checked, vault, &uses),
+        CredentialKind::Aws(aws) => aws::trust(checked, aws, &uses)?,
+        CredentialKind::Azure(azure) => clouds::azure(checked, name, azure)?.ok_or_else(nobody)?,
+        CredentialKind::Oauth(oauth) => oauth::registration(checked, name, oauth)?,
         CredentialKind::SignedAssertion { .. } => {
             let issuer = issuer(checked)?;
             let audiences: Vec<&str> = uses.iter().map(|settings| settings.audience.as_str()).collect();
-            Ok(json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks.json"), "audiences": audiences }))
+            json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks.json"), "audiences": audiences })
         }
-        CredentialKind::Mtls(MtlsCredential::Authority(authority)) => Ok(json!({
-            "authority_sha256": hex(authority.authority.fingerprint()),
-            "authority_ends_at": authority.authority.expires_at().rfc3339(),
-            "uri": authority.uri.sample(),
-        })),
+        CredentialKind::Mtls(MtlsCredential::Authority(authority)) => {
+            let (exact, patterns) = on_routes(authority.uri.template(), &uses);
+            json!({
+                "authority_sha256": hex(authority.authority.fingerprint()),
+                "authority_ends_at": authority.authority.expires_at().rfc3339(),
+                "uris": exact.into_iter().chain(patterns).collect::<Vec<_>>(),
+            })
+        }
         CredentialKind::Mtls(MtlsCredential::Files { .. })
         | CredentialKind::Fixed { .. }
-        | CredentialKind::None { .. } => {
-            Err(TrustError::Nobody { name: name.to_owned(), kind: credential.kind.as_str() })
-        }
-    }
+        | CredentialKind::None { .. } => return Err(nobody()),
+    };
+    Ok(Trust::Document(document))
 }
 
 fn issuer(checked: &Checked) -> Result<&str, TrustError> {
     checked.assertions.as_ref().map(|assertions| assertions.issuer.as_str()).ok_or(TrustError::NoIssuer)
+}
+
+/// The issuers of whom one of the routes takes tokens.
+fn accepted_issuers<'a>(checked: &'a Checked, uses: &[&RouteSettings]) -> impl Iterator<Item = &'a Issuer> {
+    let accepted = move |issuer: &&Issuer| {
+        uses.iter().any(|settings| match &settings.route.access {
+            Access::Authenticated(accepts) => accepts.issuer(&issuer.name),
+            Access::Public { .. } => false,
+        })
+    };
+    checked.issuers.iter().filter(accepted)
 }
 
 /// What a template comes to on each of the routes: exact where nothing of a request is in it, and else with `*` for

