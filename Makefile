@@ -10,7 +10,7 @@ help: ## Shows this list
 .PHONY: test
 test: peers ## Installs what the tests need, runs every test and counts them
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	status=0; cargo test --profile ci --locked --no-fail-fast 2>&1 | tee "$$log" || status=$$?; \
+	status=0; cargo test --profile ci --locked --all-features --no-fail-fast 2>&1 | tee "$$log" || status=$$?; \
 	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored; exit ignored > 0 || passed == 0 }' "$$log"; \
 	exit $$status
@@ -26,11 +26,11 @@ fmt: ## Formats the code
 .PHONY: lint
 lint: ## Denies what rustfmt and clippy find
 	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --all-features --locked -- -D warnings
 
 .PHONY: doc
 doc: ## Builds the documentation, warnings denied
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --locked
 
 .PHONY: bench
 bench: ## Runs the benches
@@ -43,8 +43,8 @@ bench-peers: ## Measures Doorward beside nginx, HAProxy, Envoy and Pingora, thre
 
 .PHONY: soak
 soak: ## Counts in full what the suite counts a tenth of, and measures what no test may depend on
-	DOORWARD_SOAK=1 cargo test --profile ci --locked --test e2e -- load:: --nocapture --test-threads 1
-	DOORWARD_CORPUS_CASES=1000000 cargo test --profile ci --locked --test corpus -- nothing_that_the_policy --nocapture
+	DOORWARD_SOAK=1 cargo test --profile ci --locked --all-features --test e2e -- load:: --nocapture --test-threads 1
+	DOORWARD_CORPUS_CASES=1000000 cargo test --profile ci --locked --all-features --test corpus -- nothing_that_the_policy --nocapture
 	cargo bench --locked --bench soak
 	cargo bench --locked --bench steady
 

@@ -32,6 +32,8 @@ mod testing;
 mod token_endpoint;
 mod vault;
 mod verdict;
+#[cfg(feature = "spiffe")]
+mod workload_api;
 
 pub use assertion::{
     AssertionCache, AssertionSettings, LONGEST_LIFETIME, MOST_CLAIM_BYTES, MOST_GROUPS, Minted, SignedAssertion,
@@ -79,6 +81,8 @@ pub use vault::{
     VaultSource, VaultSubject, is_vault_path,
 };
 pub use verdict::{Verdict, judge};
+#[cfg(feature = "spiffe")]
+pub use workload_api::{WorkloadApiSettings, WorkloadApiSource, WorkloadApis};
 
 use std::fmt;
 use std::path::PathBuf;

@@ -20,16 +20,20 @@ use crate::credential::{
 use crate::peer::Scheme;
 
 const LIFETIME: Duration = Duration::from_secs(900);
+/// Names the socket where nothing else does (SPIFFE Workload Endpoint, section 4).
+const SOCKET_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// The rest of the default URI.
 const PATH: &str = "{{environment}}/{{principal.issuer}}/{{principal.subject}}";
 
 pub(super) fn mtls(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Mtls) -> Option<CredentialKind> {
-    let kind = match (&raw.files, &raw.authority) {
-        (Some(raw), None) => files(scope, name, raw)?,
-        (None, Some(raw)) => MtlsCredential::Authority(Box::new(authority(scope, name, raw)?)),
-        (Some(_), Some(_)) | (None, None) => {
+    let kind = match (&raw.files, &raw.authority, &raw.workload_api) {
+        (Some(raw), None, None) => files(scope, name, raw)?,
+        (None, Some(raw), None) => MtlsCredential::Authority(Box::new(authority(scope, name, raw)?)),
+        (None, None, Some(raw)) => workload_api(scope, raw)?,
+        _ => {
             let message = format!("`mtls` of credential `{}` is not of exactly one kind", name.value);
-            scope.refuse("mtls_kind", name.place, message, "name exactly one of `files` and `authority`");
+            let help = "name exactly one of `files`, `authority` and `workload_api`";
+            scope.refuse("mtls_kind", name.place, message, help);
             return None;
         }
     };
@@ -52,6 +56,45 @@ fn files(scope: &Scope<'_>, name: &Placed<String>, raw: &Placed<raw::MtlsFiles>)
         return None;
     }
     Some(MtlsCredential::Files { certificate, key })
+}
+
+fn workload_api(scope: &Scope<'_>, raw: &Placed<raw::MtlsWorkloadApi>) -> Option<MtlsCredential> {
+    if !cfg!(feature = "spiffe") {
+        let message = "this build of Doorward knows no SPIFFE Workload API";
+        let help = "build it with `--features spiffe`, or use `files` or `authority`";
+        scope.refuse("workload_api_absent", raw.place, message, help);
+        return None;
+    }
+    let variable = || scope.variable(SOCKET_VARIABLE).map(|socket| socket.expose().to_owned());
+    let (socket, place) = match &raw.socket {
+        Some(socket) => (Some(socket.value.clone()), socket.place),
+        None => (variable(), raw.place),
+    };
+    let is_socket = |socket: &String| {
+        let path = socket.strip_prefix("unix://").unwrap_or_default();
+        path.starts_with('/')
+            && path.len() > 1
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%".contains(&byte))
+    };
+    let sound = socket.filter(is_socket);
+    if sound.is_none() {
+        let message = "the socket of the SPIFFE Workload API is not named";
+        let help = format!("write `socket: unix:///PATH`, or set `{SOCKET_VARIABLE}` where Doorward is started");
+        scope.refuse("workload_api_socket", place, message, help);
+    }
+    let is_id = |id: &str| {
+        let (domain, path) = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).unwrap_or_default();
+        let segment = |segment: &str| {
+            !matches!(segment, "" | "." | "..")
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        };
+        text::is_host(domain) && path.split('/').all(segment)
+    };
+    if let Some(id) = raw.spiffe_id.as_ref().filter(|id| !is_id(id)) {
+        let message = format!("`{}` is no SPIFFE ID of a workload", id.value);
+        scope.refuse("spiffe_id", id.place, message, "write `spiffe://DOMAIN/PATH`");
+    }
+    Some(MtlsCredential::WorkloadApi { socket: sound?, spiffe_id: raw.spiffe_id.as_ref().map(|id| id.value.clone()) })
 }
 
 /// Both files, if there is anything in them that looks like what it should be.

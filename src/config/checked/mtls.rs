@@ -18,6 +18,13 @@ pub enum MtlsCredential {
     },
     /// One for each principal.
     Authority(Box<MtlsAuthority>),
+    /// That of Doorward's own workload, as the agent beside it issues it.
+    WorkloadApi {
+        /// The agent's socket, `unix:///PATH`.
+        socket: String,
+        /// The identity, where the agent has several for this workload.
+        spiffe_id: Option<String>,
+    },
 }
 
 /// Client certificates that are minted here.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::runtime::Runtime;
 use crate::config::checked::{MtlsAuthority, MtlsCredential};
 use crate::credential::{
-    CertificateFiles, CertificateFilesSettings, CredentialProvider, MtlsSettings, MtlsSource, PATIENCE, Remote,
-    RemoteSettings,
+    CertificateFiles, CertificateFilesSettings, CredentialProvider, CredentialSource, MtlsSettings, MtlsSource,
+    PATIENCE, Remote, RemoteSettings,
 };
 
 /// The provider of one such credential.
@@ -22,7 +22,37 @@ pub(super) fn provider(
     match configured {
         MtlsCredential::Files { certificate, key } => files(name, certificate, key, runtime),
         MtlsCredential::Authority(configured) => Ok(Arc::new(authority(name, configured, runtime))),
+        MtlsCredential::WorkloadApi { socket, spiffe_id } => workload_api(name, socket, spiffe_id.as_deref(), runtime),
     }
+}
+
+#[cfg(feature = "spiffe")]
+fn workload_api(
+    name: &Arc<str>,
+    socket: &str,
+    spiffe_id: Option<&str>,
+    runtime: &Runtime,
+) -> Result<Arc<dyn CredentialProvider>, String> {
+    let settings =
+        crate::credential::WorkloadApiSettings { socket: socket.into(), spiffe_id: spiffe_id.map(Into::into) };
+    let source = runtime.workload_apis().source(&settings);
+    Ok(Arc::new(remote(source, name, runtime)))
+}
+
+/// The check of a configuration has refused it before.
+#[cfg(not(feature = "spiffe"))]
+fn workload_api(
+    _name: &Arc<str>,
+    _socket: &str,
+    _spiffe_id: Option<&str>,
+    _runtime: &Runtime,
+) -> Result<Arc<dyn CredentialProvider>, String> {
+    Err("this build knows no SPIFFE Workload API".to_owned())
+}
+
+fn remote<S: CredentialSource>(source: S, name: &Arc<str>, runtime: &Runtime) -> Remote<S> {
+    let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
+    Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone())
 }
 
 fn files(
@@ -45,6 +75,5 @@ fn authority(name: &Arc<str>, configured: &MtlsAuthority, runtime: &Runtime) -> 
         lifetime: configured.lifetime,
         clock: runtime.clock().clone(),
     });
-    let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
-    Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone())
+    remote(source, name, runtime)
 }

@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::audit::{Audit, OtherEvent};
 use crate::clock::Clock;
 use crate::config::checked::Checked;
+#[cfg(feature = "spiffe")]
+use crate::credential::WorkloadApis;
 use crate::credential::{
     AssertionCache, BodyMemory, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Leases,
     Outcome, SigningKeys, VaultLeases,
@@ -53,6 +55,8 @@ pub struct Runtime {
     body_memory: BodyMemory,
     leases: Leases,
     vault_leases: VaultLeases,
+    #[cfg(feature = "spiffe")]
+    workload_apis: WorkloadApis,
     signing_keys: Option<Arc<SigningKeys>>,
     login_state: Option<Arc<LoginState>>,
     key_stores: Mutex<Kept<KeyStore>>,
@@ -129,6 +133,8 @@ impl Runtime {
             body_memory: BodyMemory::default(),
             vault_leases: VaultLeases::new(leases.clone()),
             leases,
+            #[cfg(feature = "spiffe")]
+            workload_apis: WorkloadApis::default(),
             signing_keys,
             login_state,
             key_stores: Mutex::default(),
@@ -152,6 +158,8 @@ impl Runtime {
             body_memory: BodyMemory::default(),
             vault_leases: VaultLeases::new(leases.clone()),
             leases,
+            #[cfg(feature = "spiffe")]
+            workload_apis: WorkloadApis::default(),
             signing_keys: None,
             login_state: None,
             key_stores: Mutex::default(),
@@ -244,6 +252,12 @@ impl Runtime {
 
     pub(super) fn vault_leases(&self) -> VaultLeases {
         self.vault_leases.clone()
+    }
+
+    /// The agents that issue certificates to this workload.
+    #[cfg(feature = "spiffe")]
+    pub(super) fn workload_apis(&self) -> &WorkloadApis {
+        &self.workload_apis
     }
 
     /// Where what becomes of the credential of this name is recorded and counted.

@@ -31,7 +31,7 @@ pub use issuers::{
 pub use listeners::{
     ClientCertificateMode, ClientCertificates, Limits, Listener, ListenerTls, ProxyProtocol, ServerCertificate,
 };
-pub use mtls::{Mtls, MtlsAuthority, MtlsFiles};
+pub use mtls::{Mtls, MtlsAuthority, MtlsFiles, MtlsWorkloadApi};
 pub use oauth::{
     ClientCredentials, JwtBearer, OauthClient, OauthClientAuthentication, OauthSubject, TokenEndpoint, TokenExchange,
 };

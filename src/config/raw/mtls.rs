@@ -4,8 +4,8 @@ use serde::Deserialize;
 use crate::config::placed::Placed;
 use crate::config::units::DurationText;
 
-/// A client certificate that the connection to the upstream shows: exactly one of `files` and `authority`. For
-/// upstreams with https addresses and no `tls.certificate` of their own.
+/// A client certificate that the connection to the upstream shows: exactly one of `files`, `authority` and
+/// `workload_api`. For upstreams with https addresses and no `tls.certificate` of their own.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("minProperties" = 1), extend("maxProperties" = 1))]
@@ -14,6 +14,18 @@ pub struct Mtls {
     pub files: Option<Placed<MtlsFiles>>,
     /// A certificate of minutes for each principal, minted here.
     pub authority: Option<Placed<MtlsAuthority>>,
+    /// The certificate of Doorward's own workload, from the SPIFFE Workload API. Needs a build with the feature `spiffe`.
+    pub workload_api: Option<Placed<MtlsWorkloadApi>>,
+}
+
+/// An agent that issues SPIFFE identities to the workloads beside it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MtlsWorkloadApi {
+    /// Its socket: `unix:///PATH`. Default: the environment's `SPIFFE_ENDPOINT_SOCKET`.
+    pub socket: Option<Placed<String>>,
+    /// Which identity, where the agent has several for this workload: `spiffe://DOMAIN/PATH`. Default: the first.
+    pub spiffe_id: Option<Placed<String>>,
 }
 
 /// A certificate and its key, read again when the files change.

@@ -85,11 +85,39 @@ fn files_are_looked_at_and_kept_by_their_paths() {
 
 #[test]
 fn a_client_certificate_comes_from_exactly_one_place() {
-    let help = "name exactly one of `files` and `authority`";
+    let help = "name exactly one of `files`, `authority` and `workload_api`";
     let message = "`mtls` of credential `mesh` is not of exactly one kind";
     refused("{ mtls: {} }", &format!("3 mtls_kind: {message} ({help})"));
     let both = format!("{{ mtls: {{ files: {FILES}, authority: {AUTHORITY} }} }}");
     refused(&both, &format!("3 mtls_kind: {message} ({help})"));
+}
+
+#[cfg(feature = "spiffe")]
+#[test]
+fn an_agent_is_named_by_its_socket_and_an_identity_in_full() {
+    let CredentialKind::Mtls(MtlsCredential::WorkloadApi { socket, spiffe_id }) =
+        kind("{ mtls: { workload_api: { socket: unix:///run/agent.sock, spiffe_id: spiffe://acme.example/a/b-c } } }")
+    else {
+        panic!("an agent")
+    };
+    assert_eq!((&*socket, spiffe_id.as_deref()), ("unix:///run/agent.sock", Some("spiffe://acme.example/a/b-c")));
+    let help = "write `socket: unix:///PATH`, or set `SPIFFE_ENDPOINT_SOCKET` where Doorward is started";
+    let fault = format!("workload_api_socket: the socket of the SPIFFE Workload API is not named ({help})");
+    refused("{ mtls: { workload_api: {} } }", &format!("33 {fault}"));
+    for socket in ["tcp://127.0.0.1:1", "unix://agent.sock", "unix:///", "unix:///a?b", "/run/agent.sock"] {
+        refused(&format!("{{ mtls: {{ workload_api: {{ socket: \"{socket}\" }} }} }}"), &format!("43 {fault}"));
+    }
+    for id in [
+        "spiffe://acme.example",
+        "spiffe://acme.example/",
+        "spiffe://Acme/a",
+        "https://acme.example/a",
+        "spiffe://a/../b",
+    ] {
+        let credential = format!("{{ mtls: {{ workload_api: {{ socket: unix:///a, spiffe_id: \"{id}\" }} }} }}");
+        let fault = format!("spiffe_id: `{id}` is no SPIFFE ID of a workload (write `spiffe://DOMAIN/PATH`)");
+        refused(&credential, &format!("65 {fault}"));
+    }
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub fn trust(checked: &Checked, name: &str) -> Result<Trust, TrustError> {
                 "uris": exact.into_iter().chain(patterns).collect::<Vec<_>>(),
             })
         }
-        CredentialKind::Mtls(MtlsCredential::Files { .. })
+        CredentialKind::Mtls(MtlsCredential::Files { .. } | MtlsCredential::WorkloadApi { .. })
         | CredentialKind::Fixed { .. }
         | CredentialKind::None { .. } => return Err(nobody()),
     };

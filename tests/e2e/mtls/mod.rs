@@ -1,5 +1,8 @@
 //! Client certificates as credentials: what the upstream verifies and sees of each caller.
 
+#[cfg(feature = "spiffe")]
+mod workload_api;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
