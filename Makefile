@@ -43,7 +43,7 @@ bench-peers: ## Measures Doorward beside nginx, HAProxy, Envoy and Pingora, thre
 
 .PHONY: soak
 soak: ## Counts in full what the suite counts a tenth of, and measures what no test may depend on
-	DOORWARD_SOAK=1 cargo test --profile ci --locked --all-features --test e2e -- load:: --nocapture --test-threads 1
+	DOORWARD_SOAK=1 cargo test --profile ci --locked --all-features --test e2e -- load:: aws::walk --nocapture --test-threads 1
 	DOORWARD_CORPUS_CASES=1000000 cargo test --profile ci --locked --all-features --test corpus -- nothing_that_the_policy --nocapture
 	cargo bench --locked --bench soak
 	cargo bench --locked --bench steady

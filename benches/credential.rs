@@ -133,7 +133,7 @@ fn signature(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
         criterion.bench_function(name, |b| {
             b.iter(|| {
                 let body = if content.is_empty() { body::empty() } else { body::full(content.clone()) };
-                let settling = signer.settle(&headers, body, &holder, PATIENCE);
+                let settling = signer.settle(&headers, "/reports/red/2026.csv", body, &holder, PATIENCE);
                 let (settled, _body) = runtime.block_on(settling).expect("it can be signed");
                 let request = Request::get("/reports/red/2026.csv?list-type=2&prefix=a");
                 let mut request = request.header("content-type", "text/csv").body(()).expect("a request");

@@ -71,6 +71,7 @@ pub use reread::KEPT_WITHOUT_FILE;
 pub use signing_key::{Algorithm, Refused, SigningKey};
 pub use sigv4::{
     AwsKeys, AwsSigner, BodyMemory, ClockSkew, Payload, RequestSignature, Settled, SigningError, SigningScope,
+    drop_presigned,
 };
 pub use source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
 pub use subject_token::{SubjectClaims, SubjectTokens};

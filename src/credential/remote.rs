@@ -109,7 +109,7 @@ impl<S: CredentialSource> Fetch for RemoteFetch<S> {
         self.source.clone().fetch(self.request.clone())
     }
 
-    fn record(&self, outcome: &Result<Issued, SourceError>) -> Result<(), SourceError> {
+    fn record(&self, outcome: Result<&Issued, &SourceError>) -> Result<(), SourceError> {
         let outcome = match outcome {
             Ok(issued) => Outcome::Issued(issued),
             Err(error) => Outcome::Refused(error),

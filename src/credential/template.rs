@@ -58,6 +58,11 @@ pub enum TemplateError {
     /// Nothing goes by this name.
     #[error("`{0}` is no variable")]
     Unknown(String),
+    /// Where one value ends and the next begins, nobody could tell.
+    #[error(
+        "two variables stand side by side, so that two requests could have the same text: put something between them"
+    )]
+    Adjacent,
 }
 
 /// Why a template cannot be filled for a request. Shows no value.
@@ -162,6 +167,9 @@ impl Template {
             }
             let name = name.trim();
             let variable = Variable::parse(name).ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
+            if before.is_empty() && !parts.is_empty() {
+                return Err(TemplateError::Adjacent);
+            }
             parts.push(Part::Variable(variable));
             rest = after;
         }
@@ -297,6 +305,8 @@ mod tests {
     #[test]
     fn a_text_that_names_nothing_is_no_template() {
         assert_eq!(Template::parse("a {{route"), Err(TemplateError::Unclosed));
+        assert_eq!(Template::parse("a{{principal.issuer}}{{principal.subject}}"), Err(TemplateError::Adjacent));
+        assert_eq!(Template::parse("{{principal.issuer}}{{principal.subject}}"), Err(TemplateError::Adjacent));
         for unknown in ["", "rout", "path.", "principal", "claims.x"] {
             let text = format!("{{{{{unknown}}}}}");
             assert_eq!(Template::parse(&text), Err(TemplateError::Unknown(unknown.to_owned())));

@@ -74,7 +74,8 @@ impl Proxy {
         let (settled, body) = match credential.proof.signer() {
             None => (None, body),
             Some(signer) => {
-                let (settled, body) = signer.settle(&parts.headers, body, grant.principal().id(), idle).await?;
+                let (path, holder) = (matched.target.path(), grant.principal().id());
+                let (settled, body) = signer.settle(&parts.headers, path, body, holder, idle).await?;
                 (Some(settled), body)
             }
         };

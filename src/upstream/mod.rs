@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::clock::Clock;
-use crate::credential::{ClientIdentity, Credential, RequestSignature};
+use crate::credential::{ClientIdentity, Credential, RequestSignature, drop_presigned};
 use crate::peer::{Downstream, Scheme};
 use crate::policy::Grant;
 use crate::route::RouteLimits;
@@ -257,7 +257,7 @@ fn prepare(
     if upgrade && !bodiless {
         return Err(UpstreamError::Request("a request for a websocket has a body"));
     }
-    let idle = route.limits.idle;
+    let (idle, speaks_aws) = (route.limits.idle, route.speaks_aws);
     let rules = Rules { protected: forward.protected.clone(), route, credential: credential.proof.headers() };
     let said = Said {
         identity: forward.identity_headers,
@@ -283,7 +283,10 @@ fn prepare(
         let watch = Watch::new(idle, ends, Some(exchange.clone()));
         (RequestBody::new(forward.body, length, watch, exchange.clone(), rules), Some(exchange))
     };
-    let uri = uri_of(forward.target)?;
+    let mut uri = uri_of(forward.target)?;
+    if speaks_aws && forward.signature.is_none() {
+        drop_presigned(&mut uri).map_err(|_| UpstreamError::Request("its path cannot be written"))?;
+    }
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;

@@ -11,6 +11,7 @@ mod authorize;
 mod aws;
 mod azure;
 mod client_certificates;
+mod credential_issuer;
 mod credentials;
 mod forward;
 mod gcp;

@@ -197,7 +197,8 @@ async fn a_token_that_the_upstream_finds_expired_is_replaced_and_what_cannot_be_
     let client = json!({ "id": "by-post", "secret": "file:post.secret", "authentication": "client_secret_post" });
     let resource = json!({ "resource": "https://ledger.test/es256" });
     let credential = json!({ "client_credentials": { "endpoint": { "client": client }, "parameters": resource } });
-    let world = World::with(json!({ "ledger": credential })).await;
+    let writes = r#"@id("readers-write") permit(principal in Role::"reader", action == Action::"POST", resource);"#;
+    let world = World::changed(json!({ "ledger": credential }), |gate| gate.policy(writes)).await;
     let token = world.issuer.token().mint();
     let first = world.shown("/ledger/1", &token).await;
     let challenge = vec![("www-authenticate", r#"Bearer error="invalid_token""#)];

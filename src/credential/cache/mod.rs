@@ -49,7 +49,7 @@ pub(super) trait Fetch: Send + Sync + 'static {
     ///
     /// # Errors
     /// The record takes nothing: then nobody gets what was issued.
-    fn record(&self, outcome: &Result<Issued, SourceError>) -> Result<(), SourceError>;
+    fn record(&self, outcome: Result<&Issued, &SourceError>) -> Result<(), SourceError>;
 }
 
 /// What is at hand for a request.
@@ -273,24 +273,24 @@ impl Slot {
         Some(Flight::start(async move {
             let outcome = flight::with_retries(&*fetch, LONGEST_FETCH).await;
             drop(permit);
-            let outcome = match fetch.record(&outcome) {
-                Ok(()) => outcome,
-                Err(unrecorded) => outcome.and(Err(unrecorded)),
-            };
-            slot.landed(outcome, clock.now())
+            let now = clock.now();
+            let mut outcome = outcome.and_then(|issued| {
+                let schedule = Schedule::new(now, issued.expires_at, issued.renew_at, jitter());
+                if schedule.serves(now) { Ok((issued, schedule)) } else { Err(SourceError::ended_at_once()) }
+            });
+            if let Err(unrecorded) = fetch.record(outcome.as_ref().map(|(issued, _)| issued)) {
+                outcome = outcome.and(Err(unrecorded));
+            }
+            slot.landed(outcome)
         }))
     }
 
     /// Keeps what a fetch brought.
-    fn landed(&self, outcome: Result<Issued, SourceError>, now: Timestamp) -> Result<Arc<Issued>, SourceError> {
+    fn landed(&self, outcome: Result<(Issued, Schedule), SourceError>) -> Result<Arc<Issued>, SourceError> {
         let instant = Instant::now();
-        let checked = outcome.and_then(|issued| {
-            let schedule = Schedule::new(now, issued.expires_at, issued.renew_at, jitter());
-            if schedule.serves(now) { Ok((issued, schedule)) } else { Err(SourceError::ended_at_once()) }
-        });
         let mut state = self.lock();
         state.flight = None;
-        match checked {
+        match outcome {
             Ok((issued, schedule)) => {
                 let issued = Arc::new(issued);
                 state.held = Some(Held { issued: issued.clone(), schedule });

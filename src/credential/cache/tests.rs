@@ -61,8 +61,8 @@ impl Fetch for Issuer {
         .boxed()
     }
 
-    fn record(&self, outcome: &Result<Issued, SourceError>) -> Result<(), SourceError> {
-        self.recorded.lock().unwrap().push(outcome.as_ref().map(|_| ()).map_err(|error| error.code));
+    fn record(&self, outcome: Result<&Issued, &SourceError>) -> Result<(), SourceError> {
+        self.recorded.lock().unwrap().push(outcome.map(|_| ()).map_err(|error| error.code));
         Ok(())
     }
 }
@@ -210,6 +210,7 @@ async fn what_is_replaced_serves_others_until_there_is_another() {
 async fn what_had_ended_when_it_came_is_none_and_a_clock_set_back_ends_all() {
     let (issuer, cache) = Issuer::new(Ok(Duration::ZERO));
     assert_eq!(issuer.id(&cache).await, Err(SourceError::UNREADABLE));
+    assert_eq!(*issuer.recorded.lock().unwrap(), [Err(SourceError::UNREADABLE)], "nobody had it");
     sleep(REFUSED).await;
     issuer.answers(Ok(HOUR));
     assert!(issuer.id(&cache).await.is_ok());

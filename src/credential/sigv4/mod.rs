@@ -65,6 +65,26 @@ pub struct RequestSignature {
     pub skew: Arc<ClockSkew>,
 }
 
+/// Takes a caller's own presigned parameters out of a request that nobody signs.
+///
+/// # Errors
+/// [`SigningError::Malformed`] when path or query cannot be written in the one way that is signed.
+pub fn drop_presigned(uri: &mut Uri) -> Result<(), SigningError> {
+    rewrite(uri).map(drop)
+}
+
+/// Writes path and query in the one way.
+fn rewrite(uri: &mut Uri) -> Result<Wire, SigningError> {
+    let path = uri::path(uri.path()).ok_or(SigningError::Malformed("path"))?;
+    let query = uri::query(uri.query().unwrap_or_default()).ok_or(SigningError::Malformed("query"))?;
+    let text = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };
+    let malformed = |_| SigningError::Malformed("path");
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map_err(malformed)?);
+    *uri = Uri::from_parts(parts).map_err(|_| SigningError::Malformed("path"))?;
+    Ok(Wire { path, query: uri::canonical_query(&query) })
+}
+
 impl RequestSignature {
     /// Signs `request`, which goes to `authority` (`host`, with its port where that is not the scheme's own). Signing
     /// again replaces the signature.
@@ -73,7 +93,7 @@ impl RequestSignature {
     /// [`SigningError::Malformed`] when path or query cannot be written in the one way that is signed.
     pub fn apply<B>(&self, request: &mut Request<B>, authority: &str, now: Timestamp) -> Result<(), SigningError> {
         let at = SigningTime::of(self.skew.applied(now)).ok_or(SigningError::Malformed("time"))?;
-        let wire = self.rewrite(request.uri_mut())?;
+        let wire = rewrite(request.uri_mut())?;
         let payload = self.payload.as_str();
         let headers = request.headers_mut();
         headers.insert(X_AMZ_DATE, value(&at.date_time)?);
@@ -97,18 +117,6 @@ impl RequestSignature {
         authorization.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, authorization);
         Ok(())
-    }
-
-    /// Writes path and query in the one way.
-    fn rewrite(&self, uri: &mut Uri) -> Result<Wire, SigningError> {
-        let path = uri::path(uri.path()).ok_or(SigningError::Malformed("path"))?;
-        let query = uri::query(uri.query().unwrap_or_default()).ok_or(SigningError::Malformed("query"))?;
-        let text = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };
-        let malformed = |_| SigningError::Malformed("path");
-        let mut parts = std::mem::take(uri).into_parts();
-        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map_err(malformed)?);
-        *uri = Uri::from_parts(parts).map_err(|_| SigningError::Malformed("path"))?;
-        Ok(Wire { path, query: uri::canonical_query(&query) })
     }
 
     fn authorization(&self, canonical: &Canonical<'_>, at: &SigningTime) -> String {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::payload::{Held, Holding, settled};
+use super::uri::encodes_a_slash;
 use super::{AwsKeys, BodyMemory, ClockSkew, Payload, RequestSignature, SigningError, SigningScope};
 use crate::body::Body;
 
@@ -61,13 +62,14 @@ fn widens(name: &str) -> bool {
 }
 
 impl AwsSigner {
-    /// What the signature of a request is to say; its body goes on as it came, or out of memory that is `holder`'s.
+    /// What the signature of a request for `path` is to say; its body goes on as it came, or out of memory that is `holder`'s.
     ///
     /// # Errors
     /// [`SigningError`].
     pub async fn settle(
         &self,
         headers: &HeaderMap,
+        path: &str,
         body: Body,
         holder: &Arc<str>,
         idle: Duration,
@@ -75,6 +77,9 @@ impl AwsSigner {
         let scope = SigningScope::of(headers, &self.services, &self.regions)?;
         if scope.is_s3() && !self.widening_headers && headers.keys().any(|name| widens(name.as_str())) {
             return Err(SigningError::Widening);
+        }
+        if scope.is_s3() && encodes_a_slash(path) {
+            return Err(SigningError::Malformed("path"));
         }
         let (payload, body, held) = settled(&scope, headers, body, self.held_for(holder, idle)).await?;
         Ok((Settled { scope, payload, held }, body))

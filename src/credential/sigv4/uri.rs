@@ -59,6 +59,11 @@ pub(super) fn path(raw: &str) -> Option<String> {
     recode(raw, b"/")
 }
 
+/// Whether the path has a slash as `%2F`: S3 takes both for one and signs the plain one, which is a path of other segments.
+pub(super) fn encodes_a_slash(path: &str) -> bool {
+    path.as_bytes().windows(3).any(|window| window.eq_ignore_ascii_case(b"%2F"))
+}
+
 /// A wire path as services other than S3 sign it: encoded once more.
 pub(super) fn twice(path: &str) -> String {
     let mut text = String::with_capacity(path.len() + 16);

@@ -113,7 +113,7 @@ impl Fetch for LogIn {
         async move { login.log_in(&who).await }.boxed()
     }
 
-    fn record(&self, _outcome: &Result<Issued, SourceError>) -> Result<(), SourceError> {
+    fn record(&self, _outcome: Result<&Issued, &SourceError>) -> Result<(), SourceError> {
         Ok(())
     }
 }

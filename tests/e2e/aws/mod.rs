@@ -1,6 +1,7 @@
 //! AWS: role sessions assumed at a real STS, and requests signed for a real S3, by SDKs that hold placeholder keys.
 
 mod command_line;
+mod matrix;
 mod refusals;
 mod services;
 mod walk;

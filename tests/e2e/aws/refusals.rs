@@ -155,3 +155,25 @@ async fn what_a_service_writes_of_a_signature_stays_here() {
         "what its holder may not do is the caller's"
     );
 }
+
+#[tokio::test]
+async fn a_preflight_leaves_a_callers_presigned_parameters_behind() {
+    let upstream = RecordingUpstream::start().await;
+    let world = World::start(|gate, aws, _| {
+        let mut route = storage_route("/shown/{*key}", "shown");
+        route["upstream"] = "shown".into();
+        route["cors"] = json!({ "origins": ["https://app.test"] });
+        gate.config(json!({
+            "credentials": { "shown": { "aws": aws } },
+            "upstreams": { "shown": { "addresses": [upstream.url()] } },
+        }))
+        .route("shown", route)
+    })
+    .await;
+    let target = "/shown/a?x=1&X-Amz-Security-Token=of-the-caller&X-Amz-Signature=00";
+    let client = world.gate.listener("public");
+    let preflight = client.request(Method::OPTIONS, target).header("host", "127.0.0.1");
+    let preflight = preflight.header("origin", "https://app.test").header("access-control-request-method", "GET");
+    assert_eq!(preflight.send().await.status, 200);
+    assert_eq!(upstream.only().target, "/shown/a?x=1");
+}

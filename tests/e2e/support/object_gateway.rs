@@ -37,7 +37,13 @@ impl ObjectGateway {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Trusts the tokens of `issuer` for `audience`, and makes a role that they may assume, for whatever `policy` allows.
+    /// Of its administrator, whose access key is `administrator`.
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Trusts the tokens of `issuer` for `audience`, and makes a role that they and its administrator may
+    /// assume, for whatever `policy` allows.
     pub(crate) async fn trust(&self, issuer: &str, audience: &str, role: &str, policy: Value) {
         let settings = json!({
             "url": self.url(), "secret": self.secret,
