@@ -7,7 +7,6 @@ mod bearer;
 mod cache;
 mod caller_cache;
 mod certificate_authority;
-mod certificate_files;
 mod documents;
 mod event;
 mod exchange;
@@ -32,8 +31,6 @@ mod testing;
 mod token_endpoint;
 mod vault;
 mod verdict;
-#[cfg(feature = "spiffe")]
-mod workload_api;
 
 pub use assertion::{
     AssertionCache, AssertionSettings, LONGEST_LIFETIME, MOST_CLAIM_BYTES, MOST_GROUPS, Minted, SignedAssertion,
@@ -51,7 +48,6 @@ pub use caller_cache::CallerCache;
 pub use certificate_authority::{
     AuthorityError, CertificateAuthority, LONGEST_COMMON_NAME, LONGEST_LEAF, Leaf, SHORTEST_LEAF,
 };
-pub use certificate_files::{CertificateFiles, CertificateFilesSettings};
 pub use documents::Documents;
 pub use event::{EventUnwritten, Events, IssueEvent, Outcome};
 pub use fixed::{FixedSecret, FixedSecretSettings, LARGEST_SECRET_BYTES};
@@ -63,7 +59,11 @@ pub use identity_headers::{HeaderLines, IdentityHeaderCache, MOST_VALUE_BYTES, P
 pub use key_ring::{KeyChange, Rotation};
 pub use keys::{KeyError, SHORTEST_ROTATION, SigningKeys};
 pub use leases::Leases;
-pub use mtls::{LONGEST_URI, MtlsSettings, MtlsSource, UriTemplate, UriTemplateError};
+pub use mtls::{
+    CertificateFiles, CertificateFilesSettings, LONGEST_URI, MtlsSettings, MtlsSource, UriTemplate, UriTemplateError,
+};
+#[cfg(feature = "spiffe")]
+pub use mtls::{WorkloadApiSettings, WorkloadApiSource, WorkloadApis};
 pub use none::NoCredential;
 pub use oauth::{Actor, OauthGrant, OauthSettings, OauthSource, Subject};
 pub use remote::{PATIENCE, Remote, RemoteSettings};
@@ -82,8 +82,6 @@ pub use vault::{
     VaultSource, VaultSubject, is_vault_path,
 };
 pub use verdict::{Verdict, judge};
-#[cfg(feature = "spiffe")]
-pub use workload_api::{WorkloadApiSettings, WorkloadApiSource, WorkloadApis};
 
 use std::fmt;
 use std::path::PathBuf;

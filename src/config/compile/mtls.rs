@@ -35,7 +35,7 @@ fn workload_api(
 ) -> Result<Arc<dyn CredentialProvider>, String> {
     let settings =
         crate::credential::WorkloadApiSettings { socket: socket.into(), spiffe_id: spiffe_id.map(Into::into) };
-    let source = runtime.workload_apis().source(&settings);
+    let source = runtime.workload_apis().source(&settings, runtime.clock().clone());
     Ok(Arc::new(remote(source, name, runtime)))
 }
 

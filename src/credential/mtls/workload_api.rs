@@ -13,14 +13,22 @@ use http::HeaderName;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use spiffe::{WorkloadApiClient, WorkloadApiError, X509Source, X509Svid};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
-use super::source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
-use super::{Ask, ClientIdentity, CredentialError, Proof};
+use super::super::source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
+use super::super::{Ask, ClientIdentity, CredentialError, Proof};
+use super::KIND;
+use crate::clock::Clock;
 use crate::hex::hex;
 
 /// Between attempts to follow an agent that does not speak the Workload API as it should.
 const PAUSE: Duration = Duration::from_secs(10);
+/// An agent that has just issued a certificate is followed within this time.
+const FOLLOWED: Duration = Duration::from_secs(2);
+/// A certificate of an agent that is not followed may be withdrawn unseen: it is asked for again after this time.
+const UNFOLLOWED_LIFE: Duration = Duration::from_secs(60);
 
 /// Which identity is asked of which agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,33 +46,45 @@ pub struct WorkloadApis(Arc<Mutex<HashMap<WorkloadApiSettings, Weak<Workload>>>>
 impl WorkloadApis {
     /// The certificates of one identity. Nobody is asked before the first is needed.
     #[must_use]
-    pub fn source(&self, settings: &WorkloadApiSettings) -> WorkloadApiSource {
+    pub fn source(&self, settings: &WorkloadApiSettings, clock: Clock) -> WorkloadApiSource {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, workload| workload.strong_count() > 0);
         if let Some(workload) = known.get(settings).and_then(Weak::upgrade) {
-            return WorkloadApiSource(workload);
+            return WorkloadApiSource { workload, clock };
         }
         let workload = Arc::new(Workload {
             settings: settings.clone(),
+            id: Uuid::new_v4(),
             followed: Arc::default(),
             following: OnceLock::new(),
             latest: ArcSwapOption::empty(),
         });
         known.insert(settings.clone(), Arc::downgrade(&workload));
-        WorkloadApiSource(workload)
+        WorkloadApiSource { workload, clock }
     }
 }
 
 /// Shows the same certificate for every caller, as the agent has it now.
 #[derive(Clone, Debug)]
-pub struct WorkloadApiSource(Arc<Workload>);
+pub struct WorkloadApiSource {
+    workload: Arc<Workload>,
+    clock: Clock,
+}
 
 struct Workload {
     settings: WorkloadApiSettings,
-    /// There once the agent has given a first certificate.
-    followed: Arc<OnceLock<X509Source>>,
+    /// Its revisions are counted from the beginning by whoever follows the agent anew.
+    id: Uuid,
+    followed: Arc<Followed>,
     following: OnceLock<AbortOnDropHandle<()>>,
     latest: ArcSwapOption<Certificate>,
+}
+
+#[derive(Default)]
+struct Followed {
+    /// There once the agent has given a first certificate.
+    source: OnceLock<X509Source>,
+    is_there: Notify,
 }
 
 /// A certificate as it came, and as TLS takes it.
@@ -90,7 +110,10 @@ impl Workload {
                     let wanted = settings.spiffe_id.clone();
                     let builder = X509Source::builder().endpoint(&settings.socket).picker(Wanted(wanted));
                     match builder.build().await {
-                        Ok(source) => return drop(followed.set(source)),
+                        Ok(source) => {
+                            let _first = followed.source.set(source);
+                            return followed.is_there.notify_waiters();
+                        }
                         Err(error) => {
                             tracing::warn!(socket = %settings.socket, %error, "the Workload API cannot be followed");
                             tokio::time::sleep(PAUSE).await;
@@ -101,9 +124,18 @@ impl Workload {
         });
     }
 
+    /// Waits a moment for the agent to be followed.
+    async fn is_followed(&self) {
+        let mut notified = std::pin::pin!(self.followed.is_there.notified());
+        notified.as_mut().enable();
+        if self.followed.source.get().is_none() {
+            let _in_time = tokio::time::timeout(FOLLOWED, notified).await;
+        }
+    }
+
     /// The certificate as the agent has it now; `None` before the first and after it was withdrawn.
     fn current(&self) -> Option<Result<Arc<Certificate>, SourceError>> {
-        let svid = self.followed.get()?.svid().ok()?;
+        let svid = self.followed.source.get()?.svid().ok()?;
         if let Some(latest) = self.latest.load_full().filter(|latest| Arc::ptr_eq(&latest.svid, &svid)) {
             return Some(Ok(latest));
         }
@@ -186,13 +218,14 @@ impl spiffe::x509_source::SvidPicker for Wanted {
 #[derive(Debug)]
 pub struct WorkloadApiRequest {
     settings: WorkloadApiSettings,
+    id: Uuid,
     /// How often the agent has replaced or withdrawn it.
     revision: u64,
 }
 
 impl CredentialRequest for WorkloadApiRequest {
     fn digest(&self, key: &mut KeyDigest) {
-        key.part("revision", self.revision.to_be_bytes());
+        key.part("id", self.id.as_bytes()).part("revision", self.revision.to_be_bytes());
     }
 
     fn shown(&self) -> Value {
@@ -204,21 +237,30 @@ impl CredentialSource for WorkloadApiSource {
     type Request = WorkloadApiRequest;
 
     fn kind(&self) -> &'static str {
-        super::mtls::KIND
+        KIND
     }
 
     fn request(&self, _ask: &Ask<'_>) -> Result<WorkloadApiRequest, CredentialError> {
-        let revision = self.0.followed.get().map_or(0, |source| source.state().revision());
-        Ok(WorkloadApiRequest { settings: self.0.settings.clone(), revision })
+        let Workload { settings, id, followed, .. } = &*self.workload;
+        let revision = followed.source.get().map_or(0, |source| source.state().revision());
+        Ok(WorkloadApiRequest { settings: settings.clone(), id: *id, revision })
     }
 
     fn fetch(self: Arc<Self>, _request: Arc<WorkloadApiRequest>) -> BoxFuture<'static, Result<Issued, SourceError>> {
         async move {
-            self.0.follow();
-            match self.0.current() {
-                Some(certificate) => Ok(certificate?.issued()),
-                None => Ok(self.0.asked().await?.issued()),
+            let workload = &self.workload;
+            workload.follow();
+            if let Some(certificate) = workload.current() {
+                return Ok(certificate?.issued());
             }
+            // It says at once what is wrong, which whoever follows it does not.
+            let asked = workload.asked().await?.issued();
+            workload.is_followed().await;
+            if let Some(certificate) = workload.current() {
+                return Ok(certificate?.issued());
+            }
+            let end = self.clock.now().plus(UNFOLLOWED_LIFE);
+            Ok(Issued { expires_at: asked.expires_at.min(end), ..asked })
         }
         .boxed()
     }
@@ -228,7 +270,7 @@ impl CredentialSource for WorkloadApiSource {
     }
 
     fn digest(&self, key: &mut KeyDigest) {
-        key.part("socket", self.0.settings.socket.as_bytes());
-        key.optional("spiffe_id", self.0.settings.spiffe_id.as_deref());
+        key.part("socket", self.workload.settings.socket.as_bytes());
+        key.optional("spiffe_id", self.workload.settings.spiffe_id.as_deref());
     }
 }

@@ -10,8 +10,9 @@ use futures_util::future::{BoxFuture, ready};
 use http::HeaderName;
 use zeroize::Zeroizing;
 
-use super::reread::Reread;
-use super::{Ask, ClientIdentity, Credential, CredentialError, CredentialProvider, Proof, SettingsError};
+use super::super::reread::Reread;
+use super::super::{Ask, ClientIdentity, Credential, CredentialError, CredentialProvider, Proof, SettingsError};
+use super::KIND;
 use crate::clock::Timestamp;
 
 /// Largest file of a certificate chain or a key.
@@ -74,7 +75,7 @@ impl CertificateFiles {
         Ok(Credential {
             id: identity.serial().clone(),
             name: self.settings.name.clone(),
-            kind: super::mtls::KIND,
+            kind: KIND,
             expires_at: ends.into_iter().flatten().min(),
             fresh: false,
             proof: Proof::Certificate(identity),
