@@ -16,6 +16,7 @@ use doorward::credential::{
 use doorward::policy::Grant;
 use doorward::route::PathParameters;
 use doorward::secret::Secret;
+use doorward::target::RequestTarget;
 use doorward::telemetry::Metrics;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -122,6 +123,9 @@ fn signature(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
         skew: Arc::default(),
     };
     let now = Clock::system().now();
+    let asked = Request::get("/reports/red/2026.csv?list-type=2&prefix=a").header("host", "s3.example.com");
+    let (asked, ()) = asked.body(()).expect("a request").into_parts();
+    let target = RequestTarget::of(&asked).and_then(RequestTarget::into_opaque).expect("a target");
     for (name, service, bytes) in [
         ("credential/SigV4, S3, no body", "s3", 0),
         ("credential/SigV4, S3, 1 MiB", "s3", MIB),
@@ -133,7 +137,7 @@ fn signature(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
         criterion.bench_function(name, |b| {
             b.iter(|| {
                 let body = if content.is_empty() { body::empty() } else { body::full(content.clone()) };
-                let settling = signer.settle(&headers, "/reports/red/2026.csv", body, &holder, PATIENCE);
+                let settling = signer.settle(&headers, &target, body, &holder, PATIENCE);
                 let (settled, _body) = runtime.block_on(settling).expect("it can be signed");
                 let request = Request::get("/reports/red/2026.csv?list-type=2&prefix=a");
                 let mut request = request.header("content-type", "text/csv").body(()).expect("a request");

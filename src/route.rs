@@ -55,6 +55,13 @@ impl Accepts {
     pub fn issuer(&self, name: &str) -> bool {
         self.issuers.as_ref().is_none_or(|issuers| issuers.contains(name))
     }
+
+    /// The issuer whose principals alone may come in, where it is one.
+    #[must_use]
+    pub fn only_issuer(&self) -> Option<&str> {
+        let mut issuers = self.issuers.as_ref()?.iter();
+        issuers.next().filter(|_| issuers.next().is_none()).map(AsRef::as_ref)
+    }
 }
 
 impl Default for Accepts {
@@ -372,7 +379,8 @@ impl Router {
         {
             self.check_readings(table, found.route.index, request.raw_path(), &readings)?;
             let (route, parameters) = self.kept(&found);
-            return Ok(Some(RouteMatch { route, parameters, target: request.into_opaque()? }));
+            let target = request.into_opaque()?;
+            return self.as_signed(table, RouteMatch { route, parameters, target }).map(Some);
         }
         let target = request.into_normal()?;
         let Some(found) = self.look(table, target.path()) else { return Ok(None) };
@@ -381,7 +389,18 @@ impl Router {
         }
         self.check_readings(table, found.route.index, target.path(), &readings)?;
         let (route, parameters) = self.kept(&found);
-        Ok(Some(RouteMatch { route, target, parameters }))
+        self.as_signed(table, RouteMatch { route, target, parameters }).map(Some)
+    }
+
+    /// Where requests are signed, their path is written in the one canonical way: that one is what policies judge.
+    fn as_signed(&self, table: &PathTable, found: RouteMatch) -> Result<RouteMatch, TargetError> {
+        if !found.route.speaks_aws {
+            return Ok(found);
+        }
+        let target = found.target.into_canonical().ok_or(TargetError::PathMalformed)?;
+        let same = self.look(table, target.path()).filter(|again| again.route.index == found.route.index);
+        let (route, parameters) = same.map(|again| self.kept(&again)).ok_or(TargetError::PathAmbiguous)?;
+        Ok(RouteMatch { route, parameters, target })
     }
 
     /// Refuses `path`, which the route at `index` catches, where a lax upstream could take it for another route's.

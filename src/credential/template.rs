@@ -58,6 +58,9 @@ pub enum TemplateError {
     /// Nothing goes by this name.
     #[error("`{0}` is no variable")]
     Unknown(String),
+    /// A line break, or another character that no name holds.
+    #[error("it holds a control character")]
+    Control,
     /// Where one value ends and the next begins, nobody could tell.
     #[error(
         "two variables stand side by side, so that two requests could have the same text: put something between them"
@@ -159,6 +162,9 @@ impl Template {
     /// # Errors
     /// [`TemplateError`].
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        if text.chars().any(char::is_control) {
+            return Err(TemplateError::Control);
+        }
         let (mut parts, mut rest) = (Vec::new(), text);
         while let Some((before, after)) = rest.split_once("{{") {
             let (name, after) = after.split_once("}}").ok_or(TemplateError::Unclosed)?;
@@ -304,6 +310,7 @@ mod tests {
 
     #[test]
     fn a_text_that_names_nothing_is_no_template() {
+        assert_eq!(Template::parse("a\nb"), Err(TemplateError::Control));
         assert_eq!(Template::parse("a {{route"), Err(TemplateError::Unclosed));
         assert_eq!(Template::parse("a{{principal.issuer}}{{principal.subject}}"), Err(TemplateError::Adjacent));
         assert_eq!(Template::parse("{{principal.issuer}}{{principal.subject}}"), Err(TemplateError::Adjacent));

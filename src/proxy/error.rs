@@ -181,7 +181,7 @@ impl ProxyError {
             Self::Signing(SigningError::SignedChunks) => "signed_chunks",
             Self::Signing(SigningError::Length) => "length_required",
             Self::Signing(SigningError::Malformed(_)) => "path_malformed",
-            Self::Signing(SigningError::Widening) => "signed_header_refused",
+            Self::Signing(SigningError::Widening | SigningError::Disguised) => "signed_header_refused",
             Self::Signing(_) => "signing_scope_refused",
             Self::Upstream(error) => error.code(),
             Self::AuditFull => "audit_queue_full",
@@ -213,6 +213,9 @@ impl ProxyError {
             Self::Signing(SigningError::Length) => "The request's body needs a length.",
             Self::Signing(SigningError::Malformed(_)) => {
                 "The request's method, host or path is malformed or can be read in two ways."
+            }
+            Self::Signing(SigningError::Disguised) => {
+                "A header of the request is spelt with `_` where those of AWS have `-`, which is not allowed here."
             }
             Self::Signing(SigningError::Widening) => {
                 "A header of the request copies from another object or sets who may read this one, which is not allowed here."

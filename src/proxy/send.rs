@@ -74,8 +74,8 @@ impl Proxy {
         let (settled, body) = match credential.proof.signer() {
             None => (None, body),
             Some(signer) => {
-                let (path, holder) = (matched.target.path(), grant.principal().id());
-                let (settled, body) = signer.settle(&parts.headers, path, body, holder, idle).await?;
+                let (target, holder) = (&matched.target, grant.principal().id());
+                let (settled, body) = signer.settle(&parts.headers, target, body, holder, idle).await?;
                 (Some(settled), body)
             }
         };
@@ -222,6 +222,7 @@ impl From<SigningError> for ProxyError {
             SigningError::TooLarge(_) => Self::BodyTooLarge,
             SigningError::Scope
             | SigningError::Widening
+            | SigningError::Disguised
             | SigningError::Malformed(_)
             | SigningError::SignedChunks
             | SigningError::Length => Self::Signing(error),

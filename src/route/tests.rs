@@ -44,6 +44,24 @@ fn find(host: &str, path: &str) -> Result<Option<(usize, String)>, TargetError> 
 }
 
 #[test]
+fn what_is_signed_is_judged_as_it_is_signed() {
+    let opaque = PathMode::Opaque { reason: "keys of objects are bytes".into() };
+    let mut signed = route(0, HostPattern::Any, "/{bucket}/{*key}", opaque);
+    signed.speaks_aws = true;
+    let router = Router::new(vec![signed]).unwrap();
+    for (spelt, path, key) in [
+        ("/b/p%72ivate", "/b/private", "private"),
+        ("/b/a!b%2d", "/b/a%21b-", "a%21b-"),
+        ("/b/%c3%a9//x", "/b/%C3%A9//x", "%C3%A9//x"),
+    ] {
+        let request = Request::get(spelt).header("host", "a.test").body(()).unwrap();
+        let found = router.find(RequestTarget::of(&request.into_parts().0).unwrap()).unwrap().unwrap();
+        assert_eq!(found.target.path(), path);
+        assert!(found.parameters.iter().any(|parameter| parameter == ("key", key)), "{spelt}");
+    }
+}
+
+#[test]
 fn the_most_specific_host_and_path_win() {
     assert_eq!(find("a.test", "/api/x/y").unwrap().unwrap().0, 0);
     assert_eq!(find("a.test", "/api/").unwrap().unwrap().0, 0);

@@ -3,7 +3,10 @@
 //! Route match, policy and upstream all read the one [`Target`], so what was authorized is what is sent. Anything
 //! that two readers could read differently is refused here, never guessed at.
 
+mod canonical;
 mod path;
+
+pub use canonical::{canonical, push_canonical};
 
 use http::request::Parts;
 use http::{Method, header};
@@ -169,6 +172,13 @@ pub struct Target {
 }
 
 impl Target {
+    /// The same target in the one spelling in which it is signed (AWS Signature Version 4); `None` where it has none.
+    #[must_use]
+    pub fn into_canonical(self) -> Option<Self> {
+        let path = canonical(&self.path, b"/")?;
+        Some(Self { path, ..self })
+    }
+
     /// Request method, one of [`METHODS`].
     #[must_use]
     pub fn method(&self) -> &Method {

@@ -104,7 +104,8 @@ fn the_trust_policy_is_written_from_the_configuration() {
     let equals = &statement["Condition"]["StringEquals"];
     assert_eq!(equals[format!("{provider}:aud")], "sts.amazonaws.com");
     assert_eq!(equals[format!("{provider}:sub")], json!(["doorward:production:invoices"]));
-    for (name, said) in [("open", "nobody else has to be told"), ("none", "no credential is named `none`; there are ")]
+    for (name, said) in
+        [("open", "nothing of Doorward's own to tell"), ("none", "no credential is named `none`; there are ")]
     {
         let output = world.run(&["export", "trust", "--credential", name]);
         assert!(output.code == 2 && output.stderr.contains(said), "{}", output.stderr);
@@ -132,7 +133,11 @@ fn a_vault_is_told_in_commands_of_the_least_that_it_may_give_and_to_whom() {
         exported(&format!("  other: {{ vault: {{ {address}, {settings} }} }}\n"))
     };
     let commands = vault("kv: { path: \"apps/x-{{path.rest}}/y\", field: key, header: X-Key }");
-    let [_, method, policy, role] = commands.split("bao ").collect::<Vec<_>>().try_into().unwrap();
+    assert!(
+        commands.starts_with("set -e\n# Once for the mount: bao auth enable -namespace=team -path=jwt jwt\n"),
+        "{commands}"
+    );
+    let [_, _, method, policy, role] = commands.split("bao ").collect::<Vec<_>>().try_into().unwrap();
     let body = |command: &str| -> serde_json::Value {
         let (_, body) = command.split_once("<<'END'\n").unwrap();
         serde_json::from_str(body.strip_suffix("\nEND\n").unwrap()).unwrap()

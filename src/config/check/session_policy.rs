@@ -9,6 +9,8 @@ use crate::config::raw;
 use crate::credential::{LARGEST_POLICY, PolicyStatement, SessionPolicy};
 
 const MOST_POLICY_ARNS: usize = 10;
+/// AWS's own policies that allow everything, or everything but rights.
+const WIDE_POLICIES: [&str; 2] = [":iam::aws:policy/AdministratorAccess", ":iam::aws:policy/PowerUserAccess"];
 
 /// Policies see method, host and path; what else a request can ask for with the role's keys is the session's to bound.
 pub(super) fn narrowed(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws) {
@@ -26,6 +28,12 @@ pub(super) fn narrowed(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Aws)
                 );
             }
         }
+        // The session keeps what either allows, so the wider one would be the only one that counts.
+        None if raw.session_policy.is_some() && raw.policy_arns.is_some() => {
+            let place = raw.policy_arns.as_ref().map(|arns| arns.place).unwrap_or_default();
+            let message = "AWS adds what `policy_arns` allow to what `session_policy` allows";
+            scope.refuse("session_policies", place, message, "keep one of them");
+        }
         None if !narrows => {
             let message = format!("sessions of credential `{}` keep all of the role's rights", name.value);
             let help = "narrow them by `session_policy` or `policy_arns`, or say why in `whole_role: { reason: … }`";
@@ -42,11 +50,28 @@ pub(super) fn managed(scope: &Scope<'_>, raw: &Placed<Vec<Placed<String>>>) -> V
         let help = format!("AWS takes at most {MOST_POLICY_ARNS}");
         scope.refuse("policy_arns", arn.place, "too many managed policies", help);
     }
-    for arn in raw.value.iter().filter(|arn| !arn.starts_with("arn:")) {
-        let message = format!("`{}` is no ARN", arn.value);
+    for arn in raw.value.iter().filter(|arn| !is_managed_policy(arn)) {
+        let message = format!("`{}` is no ARN of a managed policy", arn.value);
         scope.refuse("arn", arn.place, message, "write `arn:aws:iam::ACCOUNT:policy/NAME`");
     }
+    for arn in raw.value.iter().filter(|arn| WIDE_POLICIES.iter().any(|wide| arn.ends_with(wide))) {
+        let message = format!("`{}` narrows nothing", arn.value);
+        let help = "name a policy of what is needed, or say why the session keeps all in `whole_role: { reason: … }`";
+        scope.refuse("session_policy_wide", arn.place, message, help);
+    }
     raw.value.iter().map(|arn| arn.value.clone()).collect()
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:policy/NAME`, of an account or of AWS itself.
+fn is_managed_policy(arn: &str) -> bool {
+    match arn.splitn(6, ':').collect::<Vec<_>>().as_slice() {
+        ["arn", partition, "iam", "", account, resource] => {
+            let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+            let name = resource.strip_prefix("policy/").unwrap_or_default();
+            partition.starts_with("aws") && (is_account || *account == "aws") && !name.is_empty() && !has_wildcard(name)
+        }
+        _ => false,
+    }
 }
 
 pub(super) fn policy(scope: &Scope<'_>, raw: &Placed<Vec<raw::AwsStatement>>) -> Option<SessionPolicy> {
@@ -89,6 +114,10 @@ fn statement(scope: &Scope<'_>, owner: &Placed<String>, raw: &raw::AwsStatement)
         let message = format!("`{}` is no ARN", resource.value);
         scope.refuse("arn", resource.place, message, "write `arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE`");
     }
+    for text in resources.value.iter().filter(|text| text.contains("${")) {
+        let message = format!("`{}` holds a policy variable", text.value);
+        scope.refuse("session_policy_variable", text.place, message, "write `{{claim.NAME}}` or another of Doorward's");
+    }
     let parsed =
         |texts: &[Placed<String>]| texts.iter().map(|text| text::template(scope, text)).collect::<Option<Vec<_>>>();
     let mut conditions = BTreeMap::new();
@@ -112,11 +141,20 @@ fn is_every_action(action: &str) -> bool {
 }
 
 /// Whether nothing but wildcards says which resource of a service is meant, or which service. A wildcard goes on over
-/// the colons of an ARN, so that one that has too few of them ends at any resource.
+/// the colons of an ARN, so that one that has too few of them ends at any resource; and behind a value it goes on with
+/// whatever begins like it.
 fn is_every_resource(resource: &str) -> bool {
+    if resource.contains("}}*") || resource.contains("}}?") {
+        return true;
+    }
+    let is_open = |part: &str| has_wildcard(part) || part.contains("{{");
     match resource.splitn(6, ':').collect::<Vec<_>>().as_slice() {
-        [_, partition, service, _, _, name] => has_wildcard(partition) || has_wildcard(service) || names_nothing(name),
-        _ => has_wildcard(resource),
+        [_, partition, service, _, _, name] => {
+            // `table/*` is every table.
+            let of_type = name.split_once(['/', ':']).filter(|_| *service != "s3").map_or(*name, |(_, name)| name);
+            is_open(partition) || is_open(service) || names_nothing(of_type)
+        }
+        _ => is_open(resource),
     }
 }
 

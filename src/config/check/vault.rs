@@ -23,6 +23,14 @@ pub(super) fn vault(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::Vault) 
     let role = login.and_then(|login| scope.required(login.role.as_ref(), name, "login.role"));
     let role = role.and_then(|role| one_name(scope, role));
     let mount = login.and_then(|login| or_usual(scope, &login.mount, "jwt"));
+    if let Some(mount) = login.and_then(|login| login.mount.as_ref()).filter(|mount| mount.starts_with("auth/")) {
+        let message = format!("`{}` begins with the `auth/` that every mount of a method has", mount.value);
+        scope.refuse("vault_path", mount.place, message, "leave it out");
+    }
+    if let Some(address) = raw.address.as_ref().filter(|address| address.trim_end_matches('/').ends_with("/v1")) {
+        let message = format!("`{}` ends with the `/v1` that every path of the API begins with", address.value);
+        scope.refuse("url", address.place, message, "leave it out");
+    }
     let url = url.map(|url| url.as_str().trim_end_matches('/').to_owned());
     let subject = subject(scope, raw, url.as_deref().unwrap_or_default());
     let secret = secret(scope, name, raw);
@@ -103,6 +111,12 @@ fn pki(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::VaultPki) -> Option<
 fn kv(scope: &Scope<'_>, name: &Placed<String>, raw: &raw::VaultKv) -> Option<KvSecret> {
     let mount = or_usual(scope, &raw.mount, "secret");
     let path = scope.required(raw.path.as_ref(), name, "kv.path").and_then(|path| template(scope, path));
+    let written = |prefix: &str| raw.path.as_ref().filter(|path| path.starts_with(prefix));
+    let engine = raw.mount.as_ref().map_or("secret", |mount| mount.as_str());
+    if let Some(path) = written("data/").or_else(|| written(&format!("{engine}/data/"))) {
+        let message = format!("`{}` begins with what the API has before it", path.value);
+        scope.refuse("vault_path", path.place, message, "write the secret's path as `bao kv get` takes it");
+    }
     let field = scope.required(raw.field.as_ref(), name, "kv.field");
     if let Some(field) = field.filter(|field| field.trim().is_empty()) {
         scope.refuse("empty_value", field.place, "`field` is empty", "name the secret's field");
@@ -166,8 +180,9 @@ fn or_usual(scope: &Scope<'_>, text: &Option<Placed<String>>, usual: &str) -> Op
 
 /// The name of a role.
 fn one_name(scope: &Scope<'_>, text: &Placed<String>) -> Option<String> {
-    if text.trim().is_empty() || text.chars().any(char::is_control) {
-        scope.refuse("empty_value", text.place, "`role` is empty", "name the role of the vault's JWT method");
+    if !is_vault_path(text) || text.contains('/') {
+        let message = format!("`{}` is no role of a vault's JWT method", text.value);
+        scope.refuse("vault_role", text.place, message, "write its name, without a value of the request in it");
         return None;
     }
     Some(text.value.clone())

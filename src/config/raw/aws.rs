@@ -46,7 +46,7 @@ pub struct Aws {
     pub transitive_tags: Vec<Placed<String>>,
     /// What of the role's rights a session keeps: what these statements allow.
     pub session_policy: Option<Placed<Vec<AwsStatement>>>,
-    /// ARNs of managed policies that narrow a session further.
+    /// ARNs of managed policies that narrow a session, in place of `session_policy`.
     pub policy_arns: Option<Placed<Vec<Placed<String>>>>,
     /// Why a session keeps all of the role's rights, where neither `session_policy` nor `policy_arns` narrows it.
     pub whole_role: Option<Reasoned>,

@@ -12,6 +12,10 @@ const AWS: &str = r#"  cloud:
         - actions: [s3:GetObject]
           resources: ["arn:aws:s3:::reports/{{path.rest}}"]
 "#;
+const POLICY: &str = r#"      session_policy:
+        - actions: [s3:GetObject]
+          resources: ["arn:aws:s3:::reports/{{path.rest}}"]
+"#;
 const EXCHANGE: &str = r#"  swapped:
     token_exchange:
       endpoint:
@@ -81,8 +85,6 @@ fn what_aws_would_refuse_is_refused_at_load() {
         "ambient_missing: the environment has no `AWS_CONTAINER_CREDENTIALS_FULL_URI`",
     );
     aws("services: [s3]", "services: [s3]\n      transitive_tags: [cost]", "session_tag: `cost` is none of the `tags`");
-    aws("services: [s3]", "services: [s3]\n      policy_arns: [ReadOnly]", "arn: `ReadOnly` is no ARN");
-    aws("services: [s3]", "services: [s3]\n      policy_arns: []", "empty_list: ");
     aws("services: [s3]", "services: [s3]\n      session_name: \"\"", "empty_value: ");
     aws("services: [s3]", "services: [s3]\n      source_identity: \" \"", "empty_value: ");
     aws("tags: { team:", "tags: { \"AWS:team\":", "session_tag: session tags such as `AWS:team`");
@@ -90,6 +92,28 @@ fn what_aws_would_refuse_is_refused_at_load() {
     aws("services: [s3]", "services: [s3]\n      sts: { url: \"http://sts.example.com\" }", "url_not_https: ");
     aws("{{claim.team}}", "{{claims.team}}", "template: `{{claims.team}}`: `claims.team` is no variable");
     aws("{{claim.team}}", "{{claim.team", "template: `{{claim.team`: `{{` has no `}}` after it");
+}
+
+#[test]
+fn managed_policies_narrow_and_stand_alone() {
+    let arns =
+        |arns: &str, fault: &str| spoiled((AWS, "cloud"), POLICY, &format!("      policy_arns: {arns}\n"), fault);
+    arns("[]", "empty_list: ");
+    for arn in
+        ["ReadOnly", "arn:x", "arn:aws:iam::12345:policy/a", "arn:aws:iam::aws:role/a", "arn:aws:iam::aws:policy/*"]
+    {
+        arns(&format!("[\"{arn}\"]"), &format!("arn: `{arn}` is no ARN of a managed policy"));
+    }
+    let everything = "arn:aws:iam::aws:policy/AdministratorAccess";
+    arns(&format!("[\"{everything}\"]"), &format!("session_policy_wide: `{everything}` narrows nothing"));
+    let narrow = "      policy_arns: [\"arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess\"]\n";
+    assert!(secure(&AWS.replace(POLICY, narrow)).load().is_ok());
+    spoiled(
+        (AWS, "cloud"),
+        POLICY,
+        &format!("{POLICY}{narrow}"),
+        "session_policies: AWS adds what `policy_arns` allow",
+    );
 }
 
 #[test]
@@ -101,12 +125,28 @@ fn a_session_policy_narrows_or_says_why_it_does_not() {
         let fault = format!("session_policy_wide: `{action}` narrows nothing");
         spoiled((AWS, "cloud"), "[s3:GetObject]", &format!("[\"{action}\"]"), &fault);
     }
-    let resources =
-        ["*", "arn:*", "arn:aws:s3*", "arn:aws:*:::*", "arn:aws:*:::reports", "arn:aws:s3:::*/*", "arn:aws:s3:::"];
+    let resources = [
+        "*",
+        "arn:*",
+        "arn:aws:s3*",
+        "arn:aws:*:::*",
+        "arn:aws:*:::reports",
+        "arn:aws:s3:::*/*",
+        "arn:aws:s3:::",
+        "arn:aws:dynamodb:*:*:table/*",
+        "arn:aws:lambda:eu-central-1:123456789012:function:*",
+        "arn:aws:s3:::{{path.rest}}*",
+        "arn:{{path.rest}}",
+        "arn:{{claim.a}}:s3:::reports",
+    ];
     for resource in resources {
         let fault = format!("session_policy_wide: `{resource}` narrows nothing");
         spoiled((AWS, "cloud"), "arn:aws:s3:::reports/{{path.rest}}", resource, &fault);
     }
+    let variable = "arn:aws:s3:::reports/${aws:username}";
+    aws("arn:aws:s3:::reports/{{path.rest}}", variable, "session_policy_variable: ");
+    let indexes = "arn:aws:dynamodb:eu-central-1:123456789012:table/orders/index/*";
+    assert!(secure(&AWS.replace("arn:aws:s3:::reports/{{path.rest}}", indexes)).load().is_ok());
     aws("[s3:GetObject]", "[GetObject]", "session_policy_action: `GetObject` is no action");
     aws("arn:aws:s3:::reports/{{path.rest}}", "reports", "arn: `reports` is no ARN");
     aws("arn:aws:s3:::reports/", &format!("arn:aws:s3:::{}/", "a".repeat(2000)), "session_policy_large: ");
@@ -116,11 +156,10 @@ fn a_session_policy_narrows_or_says_why_it_does_not() {
 
 #[test]
 fn a_session_that_keeps_the_whole_role_says_why_and_keys_do_not_cross_the_network_in_the_clear() {
-    let policy = "      session_policy:\n        - actions: [s3:GetObject]\n          resources: [\"arn:aws:s3:::reports/{{path.rest}}\"]\n";
-    spoiled((AWS, "cloud"), policy, "", "session_policy_missing: sessions of credential `cloud` keep all");
+    spoiled((AWS, "cloud"), POLICY, "", "session_policy_missing: sessions of credential `cloud` keep all");
     let reasoned = "      whole_role: { reason: the role itself is narrow }\n";
-    spoiled((AWS, "cloud"), policy, &format!("{policy}{reasoned}"), "session_policy_unused: ");
-    assert!(secure(&AWS.replace(policy, reasoned)).load().is_ok());
+    spoiled((AWS, "cloud"), POLICY, &format!("{POLICY}{reasoned}"), "session_policy_unused: ");
+    assert!(secure(&AWS.replace(POLICY, reasoned)).load().is_ok());
     let told = with(AWS, "cloud").told();
     assert!(told.len() == 1 && told[0].contains("aws_plain_upstream: upstream `billing`"), "{told:?}");
 }

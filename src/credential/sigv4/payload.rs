@@ -54,6 +54,9 @@ pub enum SigningError {
     /// A header reaches beyond the object that the request names.
     #[error("one of its headers copies from another object, or sets who may read this one")]
     Widening,
+    /// A header that some services read as one of AWS's, and that no signature holds.
+    #[error("one of its headers is spelt with `_` where AWS's have `-`")]
+    Disguised,
     /// Path, query or a header cannot be written in the one way that is signed.
     #[error("its {0} cannot be written in the one way that is signed")]
     Malformed(&'static str),

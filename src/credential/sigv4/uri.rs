@@ -3,9 +3,9 @@
 //! What is signed is what is sent: the wire form is made canonical first, so that a server which signs the bytes that
 //! it received and one which decodes and encodes them again come to the same text.
 
-use std::fmt::Write;
-
 use percent_encoding::percent_decode_str;
+
+use crate::target::{canonical, push_canonical};
 
 /// Parameters of a presigned request: a signature of the caller's own, which is worth nothing here.
 const PRESIGNED: [&str; 7] = [
@@ -18,45 +18,9 @@ const PRESIGNED: [&str; 7] = [
     "x-amz-security-token",
 ];
 
-/// Whether the byte stands for itself (RFC 3986 section 2.3).
-const fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-/// Adds `byte` as it must be written.
-fn push(text: &mut String, byte: u8) {
-    if is_unreserved(byte) {
-        text.push(char::from(byte));
-    } else {
-        // A `String` takes whatever is written.
-        let _ = write!(text, "%{byte:02X}");
-    }
-}
-
-/// The one way of writing `text`; `kept` bytes stand as they are. `None` for a `%` without two hexadecimal digits.
-fn recode(text: &str, kept: &[u8]) -> Option<String> {
-    let bytes = text.as_bytes();
-    let mut recoded = String::with_capacity(bytes.len() + 16);
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        at += 1;
-        if byte == b'%' {
-            let digit = |at: usize| bytes.get(at).and_then(|&byte| char::from(byte).to_digit(16));
-            let value = digit(at)? * 16 + digit(at + 1)?;
-            push(&mut recoded, u8::try_from(value).ok()?);
-            at += 2;
-        } else if kept.contains(&byte) {
-            recoded.push(char::from(byte));
-        } else {
-            push(&mut recoded, byte);
-        }
-    }
-    Some(recoded)
-}
-
 /// A path on the wire. Nothing is resolved and no slash joined: S3 keys may hold `//` and `.`.
 pub(super) fn path(raw: &str) -> Option<String> {
-    recode(raw, b"/")
+    canonical(raw, b"/")
 }
 
 /// Whether the path has a slash as `%2F`: S3 takes both for one and signs the plain one, which is a path of other segments.
@@ -68,7 +32,7 @@ pub(super) fn encodes_a_slash(path: &str) -> bool {
 pub(super) fn twice(path: &str) -> String {
     let mut text = String::with_capacity(path.len() + 16);
     for byte in path.bytes() {
-        if byte == b'/' { text.push('/') } else { push(&mut text, byte) }
+        if byte == b'/' { text.push('/') } else { push_canonical(&mut text, byte) }
     }
     text
 }
@@ -79,7 +43,7 @@ pub(super) fn query(raw: &str) -> Option<String> {
     let mut text = String::with_capacity(raw.len() + 16);
     for parameter in raw.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').map_or((parameter, None), |(name, value)| (name, Some(value)));
-        let part = |part: &str| recode(&part.replace('+', "%20"), b"");
+        let part = |part: &str| canonical(&part.replace('+', "%20"), b"");
         let name = part(name)?;
         let decoded = percent_decode_str(&name).decode_utf8_lossy().to_ascii_lowercase();
         if PRESIGNED.contains(&&*decoded) {

@@ -32,10 +32,18 @@ pub(super) fn trust(checked: &Checked, aws: &AwsCredential, uses: &[&RouteSettin
             json!({ "Federated": provider_arn(&aws.role, provider) })
         }
         AwsProof::Caller => {
-            let issuers = accepted_issuers(checked, uses);
-            let providers: Vec<String> =
-                issuers.map(|issuer| provider_arn(&aws.role, issuer.issuer.trim_start_matches("https://"))).collect();
-            json!({ "Federated": providers })
+            // A statement for each: their audiences are their own.
+            let statements = accepted_issuers(checked, uses).map(|issuer| {
+                let provider = issuer.issuer.trim_start_matches("https://");
+                json!({
+                    "Effect": "Allow",
+                    "Principal": { "Federated": provider_arn(&aws.role, provider) },
+                    "Action": actions,
+                    "Condition": { "StringEquals": { format!("{provider}:aud"): issuer.audience } },
+                })
+            });
+            let statements: Vec<Value> = statements.collect();
+            return Ok(json!({ "Version": "2012-10-17", "Statement": statements }));
         }
         AwsProof::Ambient { keys, external_id } => {
             if let Some(id) = external_id {

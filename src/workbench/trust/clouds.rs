@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Trust, TrustError, issuer, on_routes};
+use super::shell::{command, word};
+use super::{Trust, TrustError, issuer, on_routes, uses_of};
 use crate::config::checked::{
-    AzureCredential, AzureOrigin, Checked, GcpCredential, GcpOrigin, GcpProof, GcpServiceAccount, GcpToken,
-    RouteSettings,
+    AzureCredential, AzureOrigin, Checked, CredentialKind, GcpCredential, GcpOrigin, GcpProof, GcpServiceAccount,
+    GcpToken, RouteSettings,
 };
 
 /// The commands that make the provider and let its callers use the service account; `None` where no token of Doorward's
@@ -26,6 +27,7 @@ pub(super) fn gcp(
     let (pool, provider, project) = (after("workloadIdentityPools"), after("providers"), after("projects"));
     let location = after("locations");
     let (exact, patterns) = on_routes(subject, uses);
+    let condition = condition(&subjects_of(checked, &federation.audience));
     let create = command(
         &["gcloud", "iam", "workload-identity-pools", "providers", "create-oidc", provider],
         &[
@@ -35,7 +37,7 @@ pub(super) fn gcp(
             ("issuer-uri", issuer(checked)?),
             ("allowed-audiences", audience),
             ("attribute-mapping", "google.subject=assertion.sub"),
-            ("attribute-condition", &condition(&exact, &patterns)),
+            ("attribute-condition", &condition),
         ],
     );
     let pool = format!("//iam.googleapis.com/projects/{project}/locations/{location}/workloadIdentityPools/{pool}");
@@ -46,16 +48,18 @@ pub(super) fn gcp(
     };
     let granted = match &federation.service_account {
         Some(account) => bindings(account, members),
-        None => members.iter().map(|member| format!("# Grant what the upstream needs to {member}\n")).collect(),
+        None => members.iter().map(|member| format!("# Grant what the upstream needs to {}\n", word(member))).collect(),
     };
-    Ok(Some(Trust::Commands(create + &granted)))
+    let once = "# Once for the provider, whichever of its credentials is exported. Google must reach its issuer.\n";
+    Ok(Some(Trust::Commands(format!("set -e\n{once}{create}{granted}"))))
 }
 
 /// The commands that let `members` act as a service account, each of those between as the next.
 fn bindings(account: &GcpServiceAccount, members: Vec<String>) -> String {
     let role = match account.token {
-        GcpToken::Access { .. } if account.delegates.is_empty() => "roles/iam.workloadIdentityUser",
-        GcpToken::Access { .. } | GcpToken::Identity { .. } => "roles/iam.serviceAccountTokenCreator",
+        _ if !account.delegates.is_empty() => "roles/iam.serviceAccountTokenCreator",
+        GcpToken::Access { .. } => "roles/iam.workloadIdentityUser",
+        GcpToken::Identity { .. } => "roles/iam.serviceAccountOpenIdTokenCreator",
     };
     let (mut members, mut commands) = (members, String::new());
     for email in account.delegates.iter().chain([&account.email]) {
@@ -68,8 +72,24 @@ fn bindings(account: &GcpServiceAccount, members: Vec<String>) -> String {
     commands
 }
 
+/// Every subject that a provider is shown, by whichever credential: it has one condition for all of them.
+fn subjects_of(checked: &Checked, provider: &str) -> (Vec<String>, Vec<String>) {
+    let mut all = (Vec::new(), Vec::new());
+    for credential in &checked.credentials {
+        let CredentialKind::Gcp(gcp) = &credential.kind else { continue };
+        let GcpOrigin::Federation(federation) = &gcp.origin else { continue };
+        let GcpProof::Doorward { subject, .. } = &federation.proof else { continue };
+        if federation.audience == provider {
+            let (exact, patterns) = on_routes(subject, &uses_of(checked, &credential.name));
+            all.0.extend(exact);
+            all.1.extend(patterns);
+        }
+    }
+    all
+}
+
 /// A condition in CEL that a token of Doorward's for one of these subjects meets, and no other.
-fn condition(exact: &[String], patterns: &[String]) -> String {
+fn condition((exact, patterns): &(Vec<String>, Vec<String>)) -> String {
     let mut any: Vec<String> = Vec::new();
     if !exact.is_empty() {
         any.push(format!("assertion.sub in {}", json!(exact)));
@@ -91,21 +111,6 @@ fn expression(pattern: &str) -> String {
         expression.push(character);
         expression
     })
-}
-
-/// A command line with its flags, one a line, as a POSIX shell reads them.
-fn command(words: &[&str], flags: &[(&str, &str)]) -> String {
-    let plain = |text: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@=,+".contains(&byte);
-        if !text.is_empty() && text.bytes().all(plain) {
-            text.to_owned()
-        } else {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-    };
-    let words: Vec<String> = words.iter().map(|word| plain(word)).collect();
-    let flags = flags.iter().map(|(flag, value)| format!(" \\\n  --{flag}={}", plain(value)));
-    words.join(" ") + &flags.collect::<String>() + "\n"
 }
 
 /// The parameters of `az ad app federated-credential create --id CLIENT_ID --parameters FILE`; `None` where no token of

@@ -4,6 +4,7 @@
 mod aws;
 mod clouds;
 mod oauth;
+mod shell;
 mod vault;
 
 use std::fmt;
@@ -46,7 +47,9 @@ pub enum TrustError {
         known: String,
     },
     /// Nobody has to trust it.
-    #[error("credential `{name}` is of kind `{kind}`: nobody else has to be told to trust it")]
+    #[error(
+        "credential `{name}` is of kind `{kind}`: there is nothing of Doorward's own to tell anybody; see its page in docs/credentials"
+    )]
     Nobody {
         /// The name.
         name: String,
@@ -75,7 +78,7 @@ pub fn trust(checked: &Checked, name: &str) -> Result<Trust, TrustError> {
         let known: Vec<&str> = checked.credentials.iter().map(|credential| credential.name.as_str()).collect();
         TrustError::Unknown { name: name.to_owned(), known: known.join(", ") }
     })?;
-    let uses: Vec<&RouteSettings> = checked.routes.iter().filter(|route| route.credential == name).collect();
+    let uses = uses_of(checked, name);
     if uses.is_empty() {
         return Err(TrustError::Unused { name: name.to_owned() });
     }
@@ -110,6 +113,11 @@ fn issuer(checked: &Checked) -> Result<&str, TrustError> {
     checked.assertions.as_ref().map(|assertions| assertions.issuer.as_str()).ok_or(TrustError::NoIssuer)
 }
 
+/// The routes of a credential.
+fn uses_of<'a>(checked: &'a Checked, name: &str) -> Vec<&'a RouteSettings> {
+    checked.routes.iter().filter(|route| route.credential == name).collect()
+}
+
 /// The issuers of whom one of the routes takes tokens.
 fn accepted_issuers<'a>(checked: &'a Checked, uses: &[&RouteSettings]) -> impl Iterator<Item = &'a Issuer> {
     let accepted = move |issuer: &&Issuer| {
@@ -122,25 +130,28 @@ fn accepted_issuers<'a>(checked: &'a Checked, uses: &[&RouteSettings]) -> impl I
 }
 
 /// What a template comes to on each of the routes: exact where nothing of a request is in it, and else with `*` for
-/// each value of one.
+/// each value of one. An issuer's name is known where a route takes the evidence of one alone.
 fn on_routes(template: &Template, uses: &[&RouteSettings]) -> (Vec<String>, Vec<String>) {
     let (mut exact, mut patterns) = (Vec::new(), Vec::new());
     for settings in uses {
         let route = &settings.route;
+        let issuer = match &route.access {
+            Access::Authenticated(accepts) => accepts.only_issuer().unwrap_or("*"),
+            Access::Public { .. } => "*",
+        };
         let mut open = false;
-        let text = template.with(|variable| match variable {
-            Variable::Route => route.name.to_string(),
-            Variable::Environment => route.environment.to_string(),
-            Variable::PrincipalId
-            | Variable::Subject
-            | Variable::Issuer
-            | Variable::Email
-            | Variable::Roles
-            | Variable::Claim(_)
-            | Variable::Path(_) => {
-                open = true;
-                "*".to_owned()
-            }
+        let text = template.with(|variable| {
+            let (text, is_open) = match variable {
+                Variable::Route => (route.name.to_string(), false),
+                Variable::Environment => (route.environment.to_string(), false),
+                Variable::Issuer => (issuer.to_owned(), issuer == "*"),
+                Variable::PrincipalId => (if issuer == "*" { "*".to_owned() } else { format!("{issuer}|*") }, true),
+                Variable::Subject | Variable::Email | Variable::Roles | Variable::Claim(_) | Variable::Path(_) => {
+                    ("*".to_owned(), true)
+                }
+            };
+            open |= is_open;
+            text
         });
         let list = if open { &mut patterns } else { &mut exact };
         if !list.contains(&text) {
