@@ -120,9 +120,8 @@ fn signature(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
         widening_headers: false,
         signed_body_bytes: 2 * MIB,
         memory: BodyMemory::default(),
-        skew: Arc::default(),
     };
-    let now = Clock::system().now();
+    let (now, skew) = (Clock::system().now(), Arc::default());
     let asked = Request::get("/reports/red/2026.csv?list-type=2&prefix=a").header("host", "s3.example.com");
     let (asked, ()) = asked.body(()).expect("a request").into_parts();
     let target = RequestTarget::of(&asked).and_then(RequestTarget::into_opaque).expect("a target");
@@ -141,7 +140,7 @@ fn signature(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
                 let (settled, _body) = runtime.block_on(settling).expect("it can be signed");
                 let request = Request::get("/reports/red/2026.csv?list-type=2&prefix=a");
                 let mut request = request.header("content-type", "text/csv").body(()).expect("a request");
-                signer.signature(&settled).apply(&mut request, "s3.example.com", now).expect("a signature");
+                signer.signature(&settled, &skew).apply(&mut request, "s3.example.com", now).expect("a signature");
                 request
             });
         });

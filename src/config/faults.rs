@@ -10,6 +10,7 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 use serde_json::{Value, json};
 
 use super::checked::Referenced;
+use super::masked::secrets;
 use super::placed::Place;
 use super::source_file::SourceFile;
 
@@ -71,8 +72,8 @@ pub struct Fault {
     pub help: Option<String>,
     /// The other places that it speaks of, such as a name's first declaration.
     pub elsewhere: Vec<Elsewhere>,
-    /// What no excerpt of the file may show.
-    secret: Option<Range<usize>>,
+    /// What no excerpt of the file may show, beside all that looks like a secret.
+    hidden: Vec<Range<usize>>,
     named: NamedSource<Arc<str>>,
 }
 
@@ -90,7 +91,7 @@ impl Fault {
             label: None,
             help: None,
             elsewhere: Vec::new(),
-            secret: None,
+            hidden: Vec::new(),
             named,
         }
     }
@@ -98,19 +99,23 @@ impl Fault {
     /// Keeps `value`, which begins at its place, out of every excerpt of the file.
     #[must_use]
     pub fn hiding(mut self, value: &str) -> Self {
-        self.secret = Some(self.file.around(self.place.offset, value));
+        self.hidden = vec![self.file.around(self.place.offset, value)];
+        // A shorter one would be found everywhere.
+        if value.trim().len() > 3 {
+            self.hidden.extend(self.file.text.match_indices(value).map(|(at, text)| at..at + text.len()));
+        }
         self
     }
 
-    /// The fault as people see it: with nothing in its excerpt that one of `faults` hides.
+    /// The fault as people see it: with nothing in its excerpt that looks like a secret, or that one of `faults` hides.
     fn shown(&self, faults: &[Self]) -> Cow<'_, Self> {
-        let secrets =
-            faults.iter().filter(|fault| fault.file.path == self.file.path).filter_map(|fault| fault.secret.clone());
-        let secrets: Vec<_> = secrets.collect();
-        if secrets.is_empty() {
+        let of_file = faults.iter().filter(|fault| fault.file.path == self.file.path);
+        let hidden = of_file.flat_map(|fault| fault.hidden.iter().cloned());
+        let hidden: Vec<_> = secrets(&self.file.text).into_iter().chain(hidden).collect();
+        if hidden.is_empty() {
             return Cow::Borrowed(self);
         }
-        let named = NamedSource::new(self.file.path.display().to_string(), self.file.masked(&secrets));
+        let named = NamedSource::new(self.file.path.display().to_string(), self.file.masked(&hidden));
         Cow::Owned(Self { named, ..self.clone() })
     }
 

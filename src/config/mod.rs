@@ -17,6 +17,7 @@ pub mod watch;
 
 mod check;
 mod form;
+mod masked;
 
 pub use checked::Checked;
 pub use compile::{Judged, Runtime, StartError, compile, examine, judge};

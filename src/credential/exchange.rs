@@ -74,9 +74,10 @@ pub(super) fn said(text: impl AsRef<[u8]>) -> String {
     line
 }
 
-fn with_causes(error: &OutboundError) -> String {
+/// An error and what it comes of, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         text = format!("{text}: {error}");
         cause = error.source();

@@ -43,7 +43,7 @@ pub use azure::{
     Application, AzureOrigin, AzureSettings, AzureSource, INSTANCE_METADATA as AZURE_INSTANCE_METADATA,
     ManagedIdentity, ManagedIdentityHost,
 };
-pub use cache::IssuedCache;
+pub use cache::{IssuedCache, Places};
 pub use caller_cache::CallerCache;
 pub use certificate_authority::{
     AuthorityError, CertificateAuthority, LONGEST_COMMON_NAME, LONGEST_LEAF, Leaf, SHORTEST_LEAF,

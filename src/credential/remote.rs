@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use http::HeaderName;
 use serde_json::Value;
 
-use super::cache::{Fetch, IssuedCache, Key};
+use super::cache::{Fetch, IssuedCache, Key, Places};
 use super::event::{Events, IssueEvent, Outcome};
 use super::source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
 use super::{Ask, Credential, CredentialError, CredentialProvider};
@@ -37,6 +37,7 @@ pub struct Remote<S> {
     events: Events,
     clock: Clock,
     profile: [u8; 32],
+    places: Places,
 }
 
 impl<S: fmt::Debug> fmt::Debug for Remote<S> {
@@ -51,7 +52,15 @@ impl<S: CredentialSource> Remote<S> {
         let mut digest = KeyDigest::default();
         digest.part("kind", source.kind()).part("name", settings.name.as_bytes());
         source.digest(&mut digest);
-        Self { source: Arc::new(source), settings, cache, events, clock, profile: digest.finish() }
+        Self {
+            source: Arc::new(source),
+            settings,
+            cache,
+            events,
+            clock,
+            profile: digest.finish(),
+            places: Places::default(),
+        }
     }
 
     fn request(&self, ask: &Ask<'_>) -> Result<S::Request, CredentialError> {
@@ -72,6 +81,7 @@ impl<S: CredentialSource> Remote<S> {
             about: IssueEvent::of(ask, self.settings.name.clone(), self.source.kind()),
             events: self.events.clone(),
             clock: self.clock.clone(),
+            places: self.places.clone(),
         }
     }
 
@@ -102,11 +112,16 @@ struct RemoteFetch<S: CredentialSource> {
     about: IssueEvent,
     events: Events,
     clock: Clock,
+    places: Places,
 }
 
 impl<S: CredentialSource> Fetch for RemoteFetch<S> {
     fn attempt(&self) -> BoxFuture<'static, Result<Issued, SourceError>> {
         self.source.clone().fetch(self.request.clone())
+    }
+
+    fn places(&self) -> &Places {
+        &self.places
     }
 
     fn record(&self, outcome: Result<&Issued, &SourceError>) -> Result<(), SourceError> {

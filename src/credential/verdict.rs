@@ -8,12 +8,15 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 
 use super::Proof;
-use super::sigv4::AwsSigner;
+use super::sigv4::ClockSkew;
 use crate::body::{Body, BoxError};
 use crate::clock::Timestamp;
 
 /// As much of a refusal's body is read as tells why: the services' own are shorter.
 const LONGEST_REFUSAL: usize = 16 * 1024;
+
+/// And as many pieces of it: empty ones count too.
+const MOST_FRAMES: usize = 256;
 
 /// What an answer says of the credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +59,13 @@ impl Verdict {
     }
 }
 
-/// Reads what `answer` says, and gives it back whole.
-pub async fn judge(proof: &Proof, answer: Response<Body>, now: Timestamp) -> (Verdict, Response<Body>) {
+/// Reads what `answer` says, and gives it back whole. `skew` is that of whoever answered.
+pub async fn judge(
+    proof: &Proof,
+    answer: Response<Body>,
+    skew: &ClockSkew,
+    now: Timestamp,
+) -> (Verdict, Response<Body>) {
     match proof {
         Proof::Headers(_) => (of_token(answer.status(), answer.headers()), answer),
         // The handshake took it; what remains is whether its holder may do this.
@@ -65,10 +73,10 @@ pub async fn judge(proof: &Proof, answer: Response<Body>, now: Timestamp) -> (Ve
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (Verdict::Refused(None), answer),
             _ => (Verdict::Good, answer),
         },
-        Proof::AwsKeys(signer) => {
+        Proof::AwsKeys(_) => {
             let refused = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
             if refused.contains(&answer.status()) {
-                of_signature(signer, answer, now).await
+                of_signature(answer, skew, now).await
             } else {
                 (Verdict::Good, answer)
             }
@@ -90,11 +98,11 @@ fn of_token(status: StatusCode, headers: &HeaderMap) -> Verdict {
     }
 }
 
-async fn of_signature(signer: &AwsSigner, answer: Response<Body>, now: Timestamp) -> (Verdict, Response<Body>) {
+async fn of_signature(answer: Response<Body>, skew: &ClockSkew, now: Timestamp) -> (Verdict, Response<Body>) {
     let (head, mut body) = answer.into_parts();
     let mut read = BytesMut::new();
     let mut frames: Vec<Result<http_body::Frame<Bytes>, BoxError>> = Vec::new();
-    while read.len() < LONGEST_REFUSAL {
+    while read.len() < LONGEST_REFUSAL && frames.len() < MOST_FRAMES {
         let Some(frame) = body.frame().await else { break };
         if let Some(data) = frame.as_ref().ok().and_then(http_body::Frame::data_ref) {
             read.extend_from_slice(data);
@@ -102,7 +110,7 @@ async fn of_signature(signer: &AwsSigner, answer: Response<Body>, now: Timestamp
         frames.push(frame);
     }
     let code = error_code(&head.headers, &read);
-    let skewed = signer.skew.is_corrected(code.as_deref(), &head.headers, now);
+    let skewed = skew.is_corrected(code.as_deref(), &head.headers, now);
     let verdict = match code.as_deref() {
         Some("ExpiredToken" | "ExpiredTokenException") => Verdict::Expired,
         _ if skewed => Verdict::ClockSkew,
@@ -156,7 +164,7 @@ fn error_code(headers: &HeaderMap, body: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::body;
-    use crate::credential::{AwsKeys, BodyMemory};
+    use crate::credential::{AwsKeys, AwsSigner, BodyMemory};
     use crate::secret::Secret;
 
     fn now() -> Timestamp {
@@ -171,16 +179,23 @@ mod tests {
             widening_headers: false,
             signed_body_bytes: 0,
             memory: BodyMemory::default(),
-            skew: Arc::default(),
         }))
     }
 
     async fn verdict(proof: &Proof, status: u16, headers: &[(&'static str, &str)], text: &str) -> Verdict {
+        judged(proof, &ClockSkew::default(), (status, headers, text)).await
+    }
+
+    async fn judged(
+        proof: &Proof,
+        skew: &ClockSkew,
+        (status, headers, text): (u16, &[(&'static str, &str)], &str),
+    ) -> Verdict {
         let mut answer = Response::builder().status(status);
         for (name, value) in headers {
             answer = answer.header(*name, *value);
         }
-        let (verdict, answer) = judge(proof, answer.body(body::full(text.to_owned())).unwrap(), now()).await;
+        let (verdict, answer) = judge(proof, answer.body(body::full(text.to_owned())).unwrap(), skew, now()).await;
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), text, "the answer stays whole");
         verdict
     }
@@ -226,18 +241,14 @@ mod tests {
 
     #[tokio::test]
     async fn clocks_that_disagree_are_followed_once() {
-        let proof = signer();
+        let (proof, skew) = (signer(), ClockSkew::default());
         let date = [("date", "Fri, 15 Jan 2027 08:20:00 GMT")];
         let late = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
         let other = "<Error><Code>AccessDenied</Code></Error>";
-        assert_eq!(verdict(&proof, 403, &date, other).await, refused("AccessDenied"), "no reason to look at a clock");
-        assert_eq!(verdict(&proof, 403, &date, late).await, Verdict::ClockSkew);
-        let Proof::AwsKeys(signer) = &proof else { panic!("it signs") };
-        assert_eq!(signer.skew.applied(now()).since(now()).as_secs(), 1200);
-        assert_eq!(
-            verdict(&proof, 403, &date, late).await,
-            Verdict::Broken("RequestTimeTooSkewed".into()),
-            "known already"
-        );
+        let of = async |text| judged(&proof, &skew, (403, &date, text)).await;
+        assert_eq!(of(other).await, refused("AccessDenied"), "no reason to look at a clock");
+        assert_eq!(of(late).await, Verdict::ClockSkew);
+        assert_eq!(skew.applied(now()).since(now()).as_secs(), 1200);
+        assert_eq!(of(late).await, Verdict::Broken("RequestTimeTooSkewed".into()), "known already");
     }
 }

@@ -127,7 +127,8 @@ impl Way<'_> {
     /// What an answer says of the credential, and the answer. One that has expired is not used again.
     async fn judged(&self, credential: &Credential, answer: Forwarded) -> (Verdict, Forwarded) {
         let Forwarded { response, upgrade } = answer;
-        let (verdict, response) = credential::judge(&credential.proof, response, self.clock.now()).await;
+        let skew = self.served.upstream.clock_skew();
+        let (verdict, response) = credential::judge(&credential.proof, response, skew, self.clock.now()).await;
         if verdict == Verdict::Expired {
             self.served.credential.drop_expired(credential);
         }
@@ -151,7 +152,9 @@ impl Way<'_> {
         exchange: &mut Exchange,
     ) -> Result<Forwarded, ProxyError> {
         let signer = credential.proof.signer();
-        let signature = signer.zip(self.settled.as_ref()).map(|(signer, settled)| signer.signature(settled));
+        let signature = signer
+            .zip(self.settled.as_ref())
+            .map(|(signer, settled)| signer.signature(settled, self.served.upstream.clock_skew()));
         let forward = Forward {
             target: &self.matched.target,
             headers,

@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::clock::Clock;
-use crate::credential::{ClientIdentity, Credential, RequestSignature, drop_presigned};
+use crate::credential::{ClientIdentity, ClockSkew, Credential, RequestSignature, drop_presigned};
 use crate::peer::{Downstream, Scheme};
 use crate::policy::Grant;
 use crate::route::RouteLimits;
@@ -122,6 +122,8 @@ pub struct Upstream {
     connector: Arc<Connector>,
     retries: RetryBudget,
     clock: Clock,
+    /// What time it is there, where its requests are signed.
+    clock_skew: Arc<ClockSkew>,
 }
 
 impl Upstream {
@@ -143,13 +145,20 @@ impl Upstream {
         }
         let balancer = Balancer::new(endpoints.len(), settings.ejection);
         let (identities, retries) = (Identities::default(), RetryBudget::default());
-        Ok(Arc::new(Self { settings, scheme, balancer, endpoints, identities, connector, retries, clock }))
+        let clock_skew = Arc::default();
+        Ok(Arc::new(Self { settings, scheme, balancer, endpoints, identities, connector, retries, clock, clock_skew }))
     }
 
     /// What it was made from.
     #[must_use]
     pub fn settings(&self) -> &UpstreamSettings {
         &self.settings
+    }
+
+    /// What time it is there, as far as its answers have shown.
+    #[must_use]
+    pub fn clock_skew(&self) -> &Arc<ClockSkew> {
+        &self.clock_skew
     }
 
     /// How it stands now. Lets go of connections that the other side closed, and of identities that nobody uses.

@@ -76,12 +76,17 @@ fn workload_api(scope: &Scope<'_>, raw: &Placed<raw::MtlsWorkloadApi>) -> Option
             && path.len() > 1
             && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%".contains(&byte))
     };
-    let sound = socket.filter(is_socket);
-    if sound.is_none() {
+    if socket.is_none() {
         let message = "the socket of the SPIFFE Workload API is not named";
         let help = format!("write `socket: unix:///PATH`, or set `{SOCKET_VARIABLE}` where Doorward is started");
         scope.refuse("workload_api_socket", place, message, help);
     }
+    if let Some(socket) = socket.as_ref().filter(|socket| !is_socket(socket)) {
+        let of = if raw.socket.is_some() { "" } else { ", which the environment names," };
+        let message = format!("`{socket}`{of} is no socket of a SPIFFE Workload API");
+        scope.refuse("workload_api_socket", place, message, "write it as `unix:///PATH`");
+    }
+    let sound = socket.filter(is_socket);
     let is_id = |id: &str| {
         let (domain, path) = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).unwrap_or_default();
         let segment = |segment: &str| {

@@ -24,7 +24,9 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 /// An https URL, or http on this machine, without user, query and fragment.
 pub(super) fn secure_url(scope: &Scope<'_>, text: &Placed<String>, what: &str) -> Option<Url> {
     let Ok(url) = Url::parse(&text.value) else {
-        let message = format!("`{}` is not a URL", text.value);
+        // With a user before an `@`, it may hold a password.
+        let written = if text.contains('@') { "it".to_owned() } else { format!("`{}`", text.value) };
+        let message = format!("{written} is not a URL");
         scope.refuse("url", text.place, message, format!("{what} is written as `https://HOST/…`"));
         return None;
     };

@@ -180,6 +180,10 @@ fn or_usual(scope: &Scope<'_>, text: &Option<Placed<String>>, usual: &str) -> Op
 
 /// The name of a role.
 fn one_name(scope: &Scope<'_>, text: &Placed<String>) -> Option<String> {
+    if text.trim().is_empty() {
+        scope.refuse("empty_value", text.place, "`role` is empty", "name the role of the vault's JWT method");
+        return None;
+    }
     if !is_vault_path(text) || text.contains('/') {
         let message = format!("`{}` is no role of a vault's JWT method", text.value);
         scope.refuse("vault_role", text.place, message, "write its name, without a value of the request in it");

@@ -6,7 +6,7 @@ use super::oauth::{client, own_tokens};
 use super::runtime::Runtime;
 use crate::config::checked::{self, Checked, VaultCredential};
 use crate::credential::{
-    PATIENCE, Remote, RemoteSettings, VaultLogin, VaultServer, VaultSettings, VaultSource, VaultSubject,
+    PATIENCE, Places, Remote, RemoteSettings, VaultLogin, VaultServer, VaultSettings, VaultSource, VaultSubject,
 };
 
 /// The provider of one such credential.
@@ -32,6 +32,7 @@ pub(super) fn provider(
         namespace: configured.namespace.as_deref().map(Into::into),
         client: client(configured.authorities.as_deref())?,
         clock: runtime.clock().clone(),
+        places: Places::default(),
     };
     let login = VaultLogin {
         server: Arc::new(server),

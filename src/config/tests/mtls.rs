@@ -105,6 +105,9 @@ fn an_agent_is_named_by_its_socket_and_an_identity_in_full() {
     let fault = format!("workload_api_socket: the socket of the SPIFFE Workload API is not named ({help})");
     refused("{ mtls: { workload_api: {} } }", &format!("33 {fault}"));
     for socket in ["tcp://127.0.0.1:1", "unix://agent.sock", "unix:///", "unix:///a?b", "/run/agent.sock"] {
+        let fault = format!(
+            "workload_api_socket: `{socket}` is no socket of a SPIFFE Workload API (write it as `unix:///PATH`)"
+        );
         refused(&format!("{{ mtls: {{ workload_api: {{ socket: \"{socket}\" }} }} }}"), &format!("43 {fault}"));
     }
     for id in [

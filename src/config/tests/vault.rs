@@ -91,6 +91,32 @@ fn a_path_of_a_vault_is_plain_segments() {
 }
 
 #[test]
+fn what_the_api_has_before_a_name_is_not_written_twice() {
+    let of = |address: &str, login: &str| format!("address: {address}, login: {login}, {KV}");
+    refused(
+        &of("https://a.test/v1", "{ role: a }"),
+        "url: `https://a.test/v1` ends with the `/v1` that every path of the API begins with (leave it out)",
+    );
+    refused(
+        &of("https://a.test", "{ mount: auth/jwt, role: a }"),
+        "vault_path: `auth/jwt` begins with the `auth/` that every mount of a method has (leave it out)",
+    );
+    for path in ["data/app", "secret/data/app"] {
+        refused(
+            &with(&format!("kv: {{ path: {path}, field: a, header: X-Other-Key }}")),
+            &format!(
+                "vault_path: `{path}` begins with what the API has before it (write the secret's path as `bao kv get` takes it)"
+            ),
+        );
+    }
+    for role in ["x; echo #", "x$(id)", "a/b", "team-{{claim.team}}"] {
+        let help = "write its name, without a value of the request in it";
+        let fault = format!("vault_role: `{role}` is no role of a vault's JWT method ({help})");
+        refused(&of("https://a.test", &format!("{{ role: \"{role}\" }}")), &fault);
+    }
+}
+
+#[test]
 fn what_a_secret_is_told_fits_where_it_goes() {
     refused(
         &with("kv: { path: app, field: a, header: Content-Length }"),

@@ -97,16 +97,15 @@ pub struct AwsSettings {
 #[derive(Debug)]
 pub struct AwsSource {
     settings: AwsSettings,
-    /// Of the services, and of STS.
+    /// Of STS; those of the services are their upstreams'.
     skew: Arc<ClockSkew>,
-    sts_skew: Arc<ClockSkew>,
 }
 
 impl AwsSource {
     /// A source of these sessions.
     #[must_use]
     pub fn new(settings: AwsSettings) -> Self {
-        Self { settings, skew: Arc::default(), sts_skew: Arc::default() }
+        Self { settings, skew: Arc::default() }
     }
 
     async fn form(&self, request: &AwsRequest) -> Result<Form, SourceError> {
@@ -290,7 +289,7 @@ impl CredentialSource for AwsSource {
                 RoleProof::Doorward { .. } | RoleProof::Caller => None,
             };
             let form = self.form(&request).await?;
-            let role = self.settings.sts.assume(form, ambient.as_ref(), &self.sts_skew).await?;
+            let role = self.settings.sts.assume(form, ambient.as_ref(), &self.skew).await?;
             Ok(Issued {
                 id: role.keys.access_key_id.clone(),
                 proof: Proof::AwsKeys(Arc::new(AwsSigner {
@@ -300,7 +299,6 @@ impl CredentialSource for AwsSource {
                     widening_headers: self.settings.widening_headers,
                     signed_body_bytes: self.settings.signed_body_bytes,
                     memory: self.settings.memory.clone(),
-                    skew: self.skew.clone(),
                 })),
                 expires_at: role.expires_at,
                 renew_at: None,

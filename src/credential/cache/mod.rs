@@ -27,6 +27,8 @@ pub(super) const LONGEST_FETCH: Duration = Duration::from_secs(20);
 const MOST_WAITING: usize = 1000;
 /// Fetches that are under way at once, of all keys together.
 const MOST_FLIGHTS: usize = 512;
+/// Of one issuer.
+const MOST_FLIGHTS_OF_ONE: usize = 128;
 /// How long a refusal stands in for another attempt, and a failure that may pass.
 const REFUSED: Duration = Duration::from_secs(5);
 const FAILED: Duration = Duration::from_secs(1);
@@ -45,6 +47,9 @@ pub(super) trait Fetch: Send + Sync + 'static {
     /// Asks once. Called again for another try.
     fn attempt(&self) -> BoxFuture<'static, Result<Issued, SourceError>>;
 
+    /// Places for fetches of its issuer that are under way at once, so that one that does not answer holds no other's.
+    fn places(&self) -> &Places;
+
     /// Puts on record what came of all tries, before anybody has it.
     ///
     /// # Errors
@@ -58,6 +63,16 @@ pub(super) struct Found {
     pub(super) issued: Arc<Issued>,
     /// Whether this request waited for it.
     pub(super) fresh: bool,
+}
+
+/// Places for fetches of one issuer that are under way at once. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_FLIGHTS_OF_ONE)))
+    }
 }
 
 /// A bounded cache of what others issue. Clones share it; it lives beside the snapshot, and so survives a reload.
@@ -268,11 +283,11 @@ impl Slot {
     /// Begins a fetch that ends by itself, whoever still waits for it. `None` when too many are under way: they outlive
     /// the requests that began them, so nothing else bounds them.
     fn start(self: &Arc<Self>, clock: Clock, fetch: Arc<impl Fetch>, flights: &Arc<Semaphore>) -> Option<Flight> {
-        let permit = flights.clone().try_acquire_owned().ok()?;
+        let permits = (flights.clone().try_acquire_owned().ok()?, fetch.places().0.clone().try_acquire_owned().ok()?);
         let slot = self.clone();
         Some(Flight::start(async move {
             let outcome = flight::with_retries(&*fetch, LONGEST_FETCH).await;
-            drop(permit);
+            drop(permits);
             let now = clock.now();
             let mut outcome = outcome.and_then(|issued| {
                 let schedule = Schedule::new(now, issued.expires_at, issued.renew_at, jitter());

@@ -19,6 +19,7 @@ struct Issuer {
     takes: Duration,
     answer: Arc<Mutex<Result<Duration, SourceError>>>,
     recorded: Arc<Mutex<Vec<Result<(), &'static str>>>>,
+    places: Places,
 }
 
 impl Issuer {
@@ -26,7 +27,17 @@ impl Issuer {
         let clock = Clock::system();
         let cache = IssuedCache::new(100, clock.clone());
         let (asked, answer) = (Arc::default(), Arc::new(Mutex::new(answer)));
-        (Self { clock, asked, takes: Duration::from_millis(50), answer, recorded: Arc::default() }, cache)
+        (
+            Self {
+                clock,
+                asked,
+                takes: Duration::from_millis(50),
+                answer,
+                recorded: Arc::default(),
+                places: Places::default(),
+            },
+            cache,
+        )
     }
 
     fn answers(&self, answer: Result<Duration, SourceError>) {
@@ -59,6 +70,10 @@ impl Fetch for Issuer {
             Ok(Issued { id, proof: Proof::nothing(), expires_at, renew_at: None, facts: Vec::new() })
         }
         .boxed()
+    }
+
+    fn places(&self) -> &Places {
+        &self.places
     }
 
     fn record(&self, outcome: Result<&Issued, &SourceError>) -> Result<(), SourceError> {
@@ -221,18 +236,26 @@ async fn what_had_ended_when_it_came_is_none_and_a_clock_set_back_ends_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_fetches_are_under_way_than_may_whoever_gave_up_on_them() {
+async fn no_more_fetches_are_under_way_than_may_and_one_issuer_holds_no_others_place() {
     let (issuer, cache) = Issuer::new(Ok(HOUR));
-    let ask = |number: usize| {
+    let (other, _) = Issuer::new(Ok(HOUR));
+    let ask = |issuer: &Issuer, number: usize| {
         let (cache, fetch) = (cache.clone(), issuer.fetch());
         let mut key = KEY;
         key[..8].copy_from_slice(&number.to_be_bytes());
         async move { cache.obtain(key, Duration::ZERO, &fetch).await.map_err(|error| error.code) }
     };
-    let outcomes = join_all((0..MOST_FLIGHTS + 10).map(ask)).await;
+    let outcomes = join_all((0..MOST_FLIGHTS_OF_ONE + 10).map(|number| ask(&issuer, number))).await;
     let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err("credential_overloaded"))).count();
     assert_eq!(refused, 10);
+    assert!(ask(&other, 1000).await.is_err_and(|code| code == "credential_timeout"), "another's is under way");
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(issuer.asked(), MOST_FLIGHTS, "the rest went on to their end");
-    assert!(ask(MOST_FLIGHTS + 20).await.is_err_and(|code| code == "credential_timeout"), "there is room again");
+    assert_eq!(issuer.asked(), MOST_FLIGHTS_OF_ONE, "the rest went on to their end");
+    assert!(ask(&issuer, 2000).await.is_err_and(|code| code == "credential_timeout"), "there is room again");
+
+    let issuers: Vec<Issuer> = (0..5).map(|_| Issuer::new(Ok(HOUR)).0).collect();
+    let asked = (0..MOST_FLIGHTS + 10).map(|number| ask(&issuers[number / MOST_FLIGHTS_OF_ONE], 3000 + number));
+    let outcomes = join_all(asked).await;
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err("credential_overloaded"))).count();
+    assert!(refused >= 10, "of all together: {refused}");
 }

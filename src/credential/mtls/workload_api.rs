@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use super::super::exchange::with_causes;
 use super::super::source::{CredentialRequest, CredentialSource, Issued, KeyDigest, SourceError};
 use super::super::{Ask, ClientIdentity, CredentialError, Proof};
 use super::KIND;
@@ -166,7 +167,7 @@ fn refused(settings: &WorkloadApiSettings, error: &WorkloadApiError) -> SourceEr
         let detail = format!("the agent issues no identity to this workload ({error}): is it registered?");
         return SourceError::passing(SourceError::REFUSED, detail);
     }
-    SourceError::passing(SourceError::UNAVAILABLE, format!("the agent at {}: {error}", settings.socket))
+    SourceError::passing(SourceError::UNAVAILABLE, format!("the agent at {}: {}", settings.socket, with_causes(error)))
 }
 
 impl Certificate {

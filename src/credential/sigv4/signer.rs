@@ -28,8 +28,6 @@ pub struct AwsSigner {
     pub signed_body_bytes: usize,
     /// Memory for such bodies.
     pub memory: BodyMemory,
-    /// What time it is at the servers.
-    pub skew: Arc<ClockSkew>,
 }
 
 impl fmt::Debug for AwsSigner {
@@ -115,14 +113,14 @@ impl AwsSigner {
         Holding { room: self.memory.room(holder), most: self.signed_body_bytes, idle }
     }
 
-    /// The signature by these keys.
+    /// The signature by these keys, by the clock of whom it is for.
     #[must_use]
-    pub fn signature(&self, settled: &Settled) -> RequestSignature {
+    pub fn signature(&self, settled: &Settled, skew: &Arc<ClockSkew>) -> RequestSignature {
         RequestSignature {
             keys: self.keys.clone(),
             scope: settled.scope.clone(),
             payload: settled.payload.clone(),
-            skew: self.skew.clone(),
+            skew: skew.clone(),
         }
     }
 }

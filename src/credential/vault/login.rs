@@ -14,7 +14,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value, json};
 
 use super::super::bearer::public_id;
-use super::super::cache::{Fetch, IssuedCache, Key};
+use super::super::cache::{Fetch, IssuedCache, Key, Places};
 use super::super::source::{Issued, KeyDigest, SourceError};
 use super::super::subject_token::{SubjectClaims, SubjectTokens};
 use super::super::{Ask, CredentialError, PATIENCE, Proof, Template, is_plain};
@@ -111,6 +111,10 @@ impl Fetch for LogIn {
     fn attempt(&self) -> BoxFuture<'static, Result<Issued, SourceError>> {
         let (login, who) = (self.login.clone(), self.who.clone());
         async move { login.log_in(&who).await }.boxed()
+    }
+
+    fn places(&self) -> &Places {
+        &self.login.server.places
     }
 
     fn record(&self, _outcome: Result<&Issued, &SourceError>) -> Result<(), SourceError> {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::super::cache::Places;
 use super::super::exchange::{said, send};
 use super::super::source::{KeyDigest, SourceError};
 use super::path::encoded;
@@ -34,6 +35,8 @@ pub struct VaultServer {
     pub client: OutboundClient,
     /// Time.
     pub clock: Clock,
+    /// For logins that are under way.
+    pub places: Places,
 }
 
 /// Why the vault gave nothing.

@@ -177,3 +177,36 @@ async fn a_preflight_leaves_a_callers_presigned_parameters_behind() {
     assert_eq!(preflight.send().await.status, 200);
     assert_eq!(upstream.only().target, "/shown/a?x=1");
 }
+
+#[tokio::test]
+async fn what_sets_access_rights_or_copies_is_refused_however_it_is_spelt() {
+    let world = World::start(|gate, aws, _| {
+        gate.config(json!({ "credentials": { "narrow": { "aws": aws } } }))
+            .route("storage", storage_route("/{bucket}/{*key}", "narrow"))
+    })
+    .await;
+    let (client, token) = (world.gate.listener("public"), world.issuer.token().mint());
+    let put = async |target: String, header: Option<(&str, &str)>| {
+        let mut draft = client.request(Method::PUT, &target).header("host", "127.0.0.1").bearer(&token);
+        if let Some((name, value)) = header {
+            draft = draft.header(name, value);
+        }
+        let body = if target.matches('/').count() == 1 { "" } else { "a" };
+        draft.body(body).send().await
+    };
+    let bucket = &world.bucket;
+    assert_eq!(put(format!("/{bucket}"), None).await.status, 200);
+    assert_eq!(put(format!("/{bucket}/secret"), None).await.status, 200);
+    for name in
+        ["x-amz-copy-source", "x_amz_copy_source", "x-amz_copy-source", "x-amz-acl", "x_amz_acl", "x-amz_grant_read"]
+    {
+        let answer = put(format!("/{bucket}/a"), Some((name, &format!("/{bucket}/secret")))).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (403, &json!("signed_header_refused")), "{name}");
+    }
+    for query in ["x-amz-acl=public-read", "a=b&X%2DAmz-Grant-Read=x", "x-amz-copy-source=%2Fb%2Fa"] {
+        let answer = put(format!("/{bucket}/a?{query}"), None).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (403, &json!("signed_header_refused")), "{query}");
+    }
+    let answer = client.get(&format!("/{bucket}/a")).header("host", "127.0.0.1").bearer(&token).send().await;
+    assert_eq!(answer.status, 404, "nothing was made");
+}

@@ -17,7 +17,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::vault::{
     VaultLeases, VaultLogin, VaultSecret, VaultServer, VaultSettings, VaultSource, VaultSubject,
 };
-use crate::credential::{Algorithm, IssuedCache, Leases, SHORTEST_ROTATION, SigningKeys, SubjectTokens, Template};
+use crate::credential::{
+    Algorithm, IssuedCache, Leases, Places, SHORTEST_ROTATION, SigningKeys, SubjectTokens, Template,
+};
 use crate::outbound::testing::{TestServer, answer};
 use crate::outbound::{OutboundClient, OutboundSettings};
 
@@ -120,6 +122,7 @@ impl VaultWorld {
             namespace: Some(NAMESPACE.into()),
             client: OutboundClient::new(&OutboundSettings::default()).unwrap(),
             clock: self.clock.clone(),
+            places: Places::default(),
         });
         let (mount, role, cache) = ("jwt".into(), "app".into(), self.cache.clone());
         let login = VaultLogin { server, mount, role, subject, cache };
