@@ -178,3 +178,29 @@ async fn an_agent_that_is_away_fails_its_own_route_alone_and_is_found_when_it_co
     eventually("the right identity", || async { (status("/things/3").await == 200).then_some(()) }).await;
     assert_eq!(upstream.seen().pop().unwrap().serial, "22");
 }
+
+#[tokio::test]
+async fn an_identity_that_comes_back_by_a_reload_is_followed_again() {
+    let (_folder, socket, world) = world(json!({})).await;
+    let mut agent = Agent::start(&socket).await;
+    agent.issues(&[world.mesh.identity(0x11, "gate"), world.mesh.identity(0x33, "other")]).await;
+    let (mesh, issuer, upstream, gate) = world.start().await;
+    let token = issuer.token().mint();
+    let shows = async |serial: &str| {
+        eventually(&format!("the certificate {serial}"), || async {
+            get(&gate, "/things/1", &token).await;
+            (upstream.seen().pop().unwrap().serial == serial).then_some(())
+        })
+        .await;
+    };
+    shows("11").await;
+    let before = gate.read("doorward.yaml");
+    let mut other: Value = serde_json::from_str(&before).unwrap();
+    other["credentials"]["mesh"]["mtls"]["workload_api"]["spiffe_id"] = "spiffe://mesh.test/other".into();
+    gate.write("doorward.yaml", &format!("{other}\n"));
+    shows("33").await;
+    gate.write("doorward.yaml", &before);
+    shows("11").await;
+    agent.issues(&[mesh.identity(0x22, "gate")]).await;
+    shows("22").await;
+}
