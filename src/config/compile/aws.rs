@@ -6,8 +6,7 @@ use super::oauth::own_tokens;
 use super::runtime::Runtime;
 use crate::config::checked::{AwsAmbient, AwsCredential, AwsProof, Checked};
 use crate::credential::{
-    AmbientKeys, AwsKeys, AwsSettings, AwsSource, ContainerToken, INSTANCE_METADATA, PATIENCE, Remote, RemoteSettings,
-    RoleProof, Sts,
+    AmbientKeys, AwsKeys, AwsSettings, AwsSource, ContainerToken, INSTANCE_METADATA, Remote, RoleProof, Sts,
 };
 use crate::outbound::{OutboundClient, OutboundSettings, PlainHttp};
 
@@ -57,8 +56,7 @@ pub(super) fn provider(
         signed_body_bytes: configured.signed_body_bytes,
         memory: runtime.body_memory(),
     });
-    let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
-    Ok(Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone()))
+    Ok(runtime.remote(name, source, None))
 }
 
 fn ambient(configured: &AwsAmbient) -> Result<AmbientKeys, String> {

@@ -8,7 +8,7 @@ use super::runtime::Runtime;
 use crate::config::checked::{self, AzureCredential, AzureHost, Checked};
 use crate::credential::{
     AZURE_INSTANCE_METADATA, Application, AzureOrigin, AzureSettings, AzureSource, ClientAuthentication,
-    ManagedIdentity, ManagedIdentityHost, PATIENCE, Remote, RemoteSettings, TokenEndpoint,
+    ManagedIdentity, ManagedIdentityHost, Remote, TokenEndpoint,
 };
 
 /// The provider of one such credential.
@@ -62,6 +62,5 @@ pub(super) fn provider(
     };
     let (scope, header) = (configured.scope.as_str().into(), configured.header.clone());
     let source = AzureSource::new(AzureSettings { origin, scope, header });
-    let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
-    Ok(Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone()))
+    Ok(runtime.remote(name, source, None))
 }

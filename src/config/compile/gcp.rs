@@ -7,7 +7,7 @@ use super::runtime::Runtime;
 use crate::config::checked::{self, Checked, GcpCredential};
 use crate::credential::{
     ClientAuthentication, Federation, GOOGLE_METADATA, GcpOrigin, GcpProof, GcpSettings, GcpSource, GcpToken,
-    MetadataServer, PATIENCE, Remote, RemoteSettings, ServiceAccount, TokenEndpoint,
+    MetadataServer, Remote, ServiceAccount, TokenEndpoint,
 };
 use crate::outbound::{OutboundClient, OutboundSettings, PlainHttp};
 
@@ -62,8 +62,7 @@ pub(super) fn provider(
     };
     let (user_project, header) = (configured.user_project.clone(), configured.header.clone());
     let source = GcpSource::new(GcpSettings { origin, user_project, header });
-    let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
-    Ok(Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone()))
+    Ok(runtime.remote(name, source, None))
 }
 
 fn token(configured: &checked::GcpToken, route_audience: &str) -> GcpToken {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::runtime::Runtime;
 use crate::config::checked::{MtlsAuthority, MtlsCredential};
 use crate::credential::{
-    CertificateFiles, CertificateFilesSettings, CredentialProvider, CredentialSource, MtlsSettings, MtlsSource,
-    PATIENCE, Remote, RemoteSettings,
+    CertificateFiles, CertificateFilesSettings, CredentialProvider, MtlsSettings, MtlsSource, Remote,
 };
 
 /// The provider of one such credential.
@@ -36,7 +35,7 @@ fn workload_api(
     let settings =
         crate::credential::WorkloadApiSettings { socket: socket.into(), spiffe_id: spiffe_id.map(Into::into) };
     let source = runtime.workload_apis().source(&settings, runtime.clock().clone());
-    Ok(Arc::new(remote(source, name, runtime)))
+    Ok(Arc::new(runtime.remote(name, source, None)))
 }
 
 /// The check of a configuration has refused it before.
@@ -48,11 +47,6 @@ fn workload_api(
     _runtime: &Runtime,
 ) -> Result<Arc<dyn CredentialProvider>, String> {
     Err("this build knows no SPIFFE Workload API".to_owned())
-}
-
-fn remote<S: CredentialSource>(source: S, name: &Arc<str>, runtime: &Runtime) -> Remote<S> {
-    let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
-    Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone())
 }
 
 fn files(
@@ -75,5 +69,5 @@ fn authority(name: &Arc<str>, configured: &MtlsAuthority, runtime: &Runtime) -> 
         lifetime: configured.lifetime,
         clock: runtime.clock().clone(),
     });
-    remote(source, name, runtime)
+    runtime.remote(name, source, None)
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::runtime::Runtime;
 use crate::config::checked::{self, Checked, OauthClient, OauthCredential};
 use crate::credential::{
-    Actor, Algorithm, ClientAuthentication, ClientIdentity, OauthGrant, OauthSettings, OauthSource, PATIENCE, Remote,
-    RemoteSettings, Subject, SubjectTokens, TokenEndpoint,
+    Actor, Algorithm, ClientAuthentication, ClientIdentity, OauthGrant, OauthSettings, OauthSource, Remote, Subject,
+    SubjectTokens, TokenEndpoint,
 };
 use crate::outbound::{OutboundClient, OutboundSettings};
 
@@ -53,8 +53,7 @@ pub(super) fn provider(
     };
     let header = configured.header.clone();
     let source = OauthSource::new(OauthSettings { endpoint, grant, parameters: configured.parameters.clone(), header });
-    let settings = RemoteSettings { name: name.clone(), lifetime: configured.lifetime, patience: PATIENCE };
-    Ok(Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone()))
+    Ok(runtime.remote(name, source, configured.lifetime))
 }
 
 /// A client for those who issue, by the authorities of a file or else the system's.

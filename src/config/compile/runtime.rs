@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,8 +14,8 @@ use crate::config::checked::Checked;
 #[cfg(feature = "spiffe")]
 use crate::credential::WorkloadApis;
 use crate::credential::{
-    AssertionCache, BodyMemory, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache, KeyError, Leases,
-    Outcome, SigningKeys, VaultLeases,
+    AssertionCache, BodyMemory, CredentialSource, EventUnwritten, Events, IdentityHeaderCache, IssueEvent, IssuedCache,
+    KeyError, Leases, Outcome, PATIENCE, Remote, RemoteSettings, SigningKeys, VaultLeases,
 };
 use crate::identity::bearer::FirstSights;
 use crate::identity::keys::{KeyStore, KeyStoreError, KeyStoreSettings};
@@ -258,6 +259,17 @@ impl Runtime {
     #[cfg(feature = "spiffe")]
     pub(super) fn workload_apis(&self) -> &WorkloadApis {
         &self.workload_apis
+    }
+
+    /// The provider of the credential of this name, which asks `source`. `lifetime` is as long as it may be used.
+    pub(super) fn remote<S: CredentialSource>(
+        &self,
+        name: &Arc<str>,
+        source: S,
+        lifetime: Option<Duration>,
+    ) -> Remote<S> {
+        let settings = RemoteSettings { name: name.clone(), lifetime, patience: PATIENCE };
+        Remote::new(source, settings, self.issued(), self.credential_events(name), self.clock.clone())
     }
 
     /// Where what becomes of the credential of this name is recorded and counted.

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use super::oauth::{client, own_tokens};
 use super::runtime::Runtime;
 use crate::config::checked::{self, Checked, VaultCredential};
-use crate::credential::{
-    PATIENCE, Places, Remote, RemoteSettings, VaultLogin, VaultServer, VaultSettings, VaultSource, VaultSubject,
-};
+use crate::credential::{Places, Remote, VaultLogin, VaultServer, VaultSettings, VaultSource, VaultSubject};
 
 /// The provider of one such credential.
 ///
@@ -43,6 +41,5 @@ pub(super) fn provider(
     };
     let (secret, leases) = (configured.secret.clone(), runtime.vault_leases());
     let source = VaultSource::new(VaultSettings { name: name.clone(), login, secret, leases });
-    let settings = RemoteSettings { name: name.clone(), lifetime: None, patience: PATIENCE };
-    Ok(Remote::new(source, settings, runtime.issued(), runtime.credential_events(name), runtime.clock().clone()))
+    Ok(runtime.remote(name, source, None))
 }

@@ -99,7 +99,8 @@ pub fn trust(checked: &Checked, name: &str) -> Result<Trust, TrustError> {
             json!({
                 "authority_sha256": hex(authority.authority.fingerprint()),
                 "authority_ends_at": authority.authority.expires_at().rfc3339(),
-                "uris": exact.into_iter().chain(patterns).collect::<Vec<_>>(),
+                // As a value is written within a segment of a URI.
+                "uris": exact.into_iter().chain(patterns).map(|uri| uri.replace('|', "%7C")).collect::<Vec<_>>(),
             })
         }
         CredentialKind::Mtls(MtlsCredential::Files { .. } | MtlsCredential::WorkloadApi { .. })
